@@ -1,0 +1,1 @@
+"""Runcast: background runs, live in a browser."""

@@ -1,0 +1,1 @@
+"""Tests of runcast, in folders by what they touch (see CONTRIBUTING.md)."""
