@@ -1,0 +1,1 @@
+"""Values and state machines: no await, no clock, no socket, no environment."""

@@ -1,0 +1,36 @@
+"""A batch: runs that were triggered together."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """
+    A batch as it is now. ``run_ids`` in the order of their items.
+
+    ``status`` is PENDING, PROCESSING, COMPLETED, PARTIAL_FAILED or ABORTED; COMPLETED once every
+    run of it is final. ``cached``: it was found by its idempotency key, not created.
+    """
+
+    environment_id: str
+    id: str
+    status: str
+    created_at: datetime
+    updated_at: datetime
+    run_count: int
+    idempotency_key: str | None
+    run_ids: tuple[str, ...]
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBatch:
+    """A batch that is to be created with its runs."""
+
+    environment_id: str
+    id: str | None = None
+    idempotency_key: str | None = None
+    idempotency_key_expires_at: datetime | None = None
+    one_time_token: str | None = None
+    options: str = "{}"

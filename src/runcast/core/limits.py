@@ -1,0 +1,33 @@
+"""Every bound of a gateway in one value; docs/settings.md lists them with their settings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes in bytes, times in seconds, the rest are counts."""
+
+    max_body_bytes: int = 3 * 1024 * 1024
+    max_metadata_bytes: int = 256 * 1024
+    max_batch_items: int = 500
+    max_header_bytes: int = 64 * 1024
+    request_timeout_seconds: float = 30.0
+
+    max_connections: int = 100_000
+    max_subscriptions_per_connection: int = 256
+    max_command_bytes: int = 64 * 1024
+    authenticate_timeout_seconds: float = 10.0
+
+    snapshot_page_runs: int = 500
+    max_backlog_runs: int = 256
+    max_concurrent_catch_ups: int = 8
+    write_buffer_bytes: int = 64 * 1024
+    heartbeat_seconds: float = 15.0
+    stall_timeout_seconds: float = 30.0
+    drain_seconds: float = 5.0
+
+    default_token_seconds: float = 15 * 60.0
+    max_token_seconds: float = 30 * 86400.0
+    key_cache_seconds: float = 10.0
+    # Columns that public tokens never see, for example {"payload", "output"}.
+    withheld_columns: frozenset[str] = frozenset()

@@ -1,0 +1,29 @@
+"""Pages in which runs are read: where one ended, and what it held."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from runcast.core.position import Position
+from runcast.core.run import RunChange
+
+
+@dataclass(frozen=True, slots=True)
+class PageKey:
+    """Where a page of runs ended: runs are ordered newest first, by creation and then by id."""
+
+    created_at: datetime
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """
+    A piece of a snapshot, or of what changed since a position.
+
+    ``position`` is the database snapshot in which this page was read. ``next`` is None on the
+    last page.
+    """
+
+    changes: tuple[RunChange, ...]
+    position: Position
+    next: PageKey | None

@@ -1,0 +1,127 @@
+"""
+Where a reader stands in the series of run changes: a database snapshot.
+
+Sequences and timestamps become visible out of commit order, a snapshot says exactly which
+transactions were visible. What is new since a position is what its snapshot did not see.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runcast.errors import InvalidCursor
+
+_FORMAT = 1
+_MAX_CURSOR = 65536  # a snapshot with some 30,000 transactions in flight
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """
+    One database snapshot: every transaction below ``xmax`` and not in ``in_flight`` was visible.
+
+    ``database`` names the database and its timeline: transaction numbers of another one mean
+    nothing here. ``in_flight`` is sorted and holds no duplicates.
+    """
+
+    database: int
+    xmax: int
+    in_flight: tuple[int, ...] = ()
+
+    @classmethod
+    def from_snapshot(cls, database: int, snapshot: str) -> "Position":
+        """Read PostgreSQL's text form of a ``pg_snapshot``: ``xmin:xmax:xip,xip``."""
+        _, xmax, in_flight = snapshot.split(":")
+        return cls(
+            database,
+            int(xmax),
+            tuple(int(xid) for xid in in_flight.split(",")) if in_flight else (),
+        )
+
+    def sees(self, transaction: int) -> bool:
+        """Tell whether this snapshot saw the commit of ``transaction``."""
+        return transaction < self.xmax and transaction not in self.in_flight
+
+    def covers(self, other: "Position") -> bool:
+        """
+        Tell whether all that ``other`` saw is seen from here as well.
+
+        A reader that stands at a position which covers another one has missed nothing of it.
+        """
+        beyond = other.xmax - self.xmax
+        # Above our bound the other saw everything but what it lists as in flight.
+        if beyond > 0 and sum(xid >= self.xmax for xid in other.in_flight) < beyond:
+            return False
+        return not any(other.sees(transaction) for transaction in self.in_flight)
+
+    def cursor(self) -> str:
+        """
+        Format the position as the opaque resume token that clients hold.
+
+        URL-safe text: a version byte, then the database, ``xmax`` and the distances from ``xmax``
+        down through the transactions in flight, each as a variable-length integer.
+        """
+        numbers = [self.database, self.xmax]
+        upper = self.xmax
+        for transaction in reversed(self.in_flight):
+            numbers.append(upper - transaction)
+            upper = transaction
+        packed = bytes([_FORMAT]) + b"".join(_varint(number) for number in numbers)
+        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def parse_cursor(text: str) -> Position:
+    """
+    Read a cursor that :meth:`Position.cursor` made.
+
+    Raises:
+        InvalidCursor: The text was not made by a runcast gateway.
+    """
+    if len(text) > _MAX_CURSOR:
+        raise InvalidCursor("The cursor is too long; leave it out to start from a snapshot.")
+    try:
+        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if packed[:1] != bytes([_FORMAT]):
+            raise ValueError("unknown format")
+        database, xmax, *distances = _varints(packed[1:])
+        in_flight: list[int] = []
+        upper = xmax
+        for distance in distances:
+            if not 0 < distance <= upper:
+                raise ValueError("distance out of range")
+            upper -= distance
+            in_flight.append(upper)
+        if max(database, xmax) >= 1 << 63:
+            raise ValueError("number out of range")
+        position = Position(database, xmax, tuple(reversed(in_flight)))
+    except (ValueError, binascii.Error, UnicodeError):
+        raise InvalidCursor(
+            "The cursor is not one of this gateway's; leave it out to start from a snapshot."
+        ) from None
+    if position.cursor() != text:  # one spelling only, so that equal cursors are equal texts
+        raise InvalidCursor("The cursor is damaged; leave it out to start from a snapshot.")
+    return position
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+def _varints(packed: bytes) -> Iterable[int]:
+    number = shift = 0
+    for byte in packed:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0
+        elif shift > 63:
+            raise ValueError("number too long")
+    if shift:
+        raise ValueError("cut off")

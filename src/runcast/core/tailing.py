@@ -1,0 +1,169 @@
+"""
+When to read the database's changes, when to ask for a bell, and when to sleep.
+
+                  reads come back empty            bell is armed
+    READING ───────────────────────▶ ARMING ─────────────────────────▶ WATCHING
+      ▲  ▲                             ▲                                  │
+      │  │ found something             │ the bell had lapsed              │ every transaction
+      │  └─────────────────────────────┼──────────────────────────────────┤ that was in flight
+      │                                │                                  ▼ at the arming ended
+      └── rung, or a re-check found ───┴────────────────────────────── SLEEPING
+    Any state: receive_lost ▶ LOST, receive_connected ▶ READING
+
+A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
+sleeps. Transactions that were already in flight when the bell was armed may have looked at it
+before, so the tailer keeps reading, more slowly, until they have all ended.
+
+Pure: results and time go in, the next step comes out. Times are seconds of any steady clock.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from runcast.core.position import Position
+
+
+class State(Enum):
+    """What the tailer is doing; see the module's diagram."""
+
+    LOST = "lost"
+    READING = "reading"
+    ARMING = "arming"
+    WATCHING = "watching"
+    SLEEPING = "sleeping"
+
+
+class Step(Enum):
+    """What the shell does next."""
+
+    READ = "read"  # read the window from the position to now; then receive_window
+    ARM = "arm"  # set the bell, take a snapshot; then receive_armed
+    WAIT = "wait"  # until wake_at, or until the bell rings
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """
+    Intervals in seconds.
+
+    ``armed`` is how long a bell stays set; it is set again every ``recheck``, and each time a
+    read makes sure that nothing was missed.
+    """
+
+    busy: float = 0.005
+    empty_reads: int = 3
+    watch: float = 0.02
+    watch_longest: float = 0.25
+    recheck: float = 1.0
+    armed: float = 2.5
+
+
+class Tailing:
+    """The state machine of the module's diagram."""
+
+    __slots__ = (
+        "_armed_at",
+        "_empty",
+        "_in_flight",
+        "_interval",
+        "_suspected_at",
+        "misses",
+        "pace",
+        "state",
+        "wake_at",
+    )
+
+    def __init__(self, pace: Pace | None = None) -> None:
+        self.pace = pace or Pace()
+        self.state = State.LOST
+        self.wake_at = float("inf")
+        self.misses = 0  # re-checks that found what no bell had told: should stay 0
+        self._empty = 0
+        self._interval = 0.0
+        self._armed_at = float("-inf")
+        self._in_flight: Position | None = None
+        self._suspected_at: float | None = None
+
+    def receive_connected(self, now: float) -> None:
+        """The database answers: read at once what came meanwhile."""
+        self._read_soon(now)
+
+    def receive_lost(self) -> None:
+        """The connection is gone; nothing can be done until it is back."""
+        self.state = State.LOST
+        self.wake_at = float("inf")
+
+    def receive_bell(self, now: float) -> None:
+        """A writer rang."""
+        self._suspected_at = None  # late, but not missed
+        if self.state is State.SLEEPING:
+            self._read_soon(now)
+        elif self.state is State.WATCHING:
+            self.wake_at = now
+
+    def receive_window(self, found: int, position: Position, now: float) -> None:
+        """A read ended at ``position`` and found this many changes."""
+        if self.state is State.LOST:
+            return
+        if found:
+            if self.state is State.SLEEPING:
+                self._suspected_at = now
+            self._read_soon(now + self.pace.busy)
+            return
+        match self.state:
+            case State.READING:
+                self._empty += 1
+                self.wake_at = now + self.pace.busy * 2**self._empty
+                if self._empty >= self.pace.empty_reads:
+                    self.state = State.ARMING
+            case State.WATCHING:
+                if self._all_ended(position):
+                    self.state = State.SLEEPING
+                    self.wake_at = self._armed_at + self.pace.recheck
+                else:
+                    self._interval = min(self._interval * 1.5, self.pace.watch_longest)
+                    self.wake_at = now + self._interval
+            case State.SLEEPING:
+                self.wake_at = now + self.pace.recheck
+
+    def receive_armed(self, snapshot: Position, *, lapsed: bool, now: float) -> None:
+        """
+        The bell is set. ``snapshot`` was taken after that; ``lapsed``: it had not been set before.
+        """
+        if self.state is State.LOST:
+            return
+        self._armed_at = now
+        if self.state is State.ARMING or lapsed:
+            self.state = State.WATCHING
+            self._in_flight = snapshot
+            self._interval = self.pace.watch
+            self.wake_at = now
+
+    def next_step(self, now: float) -> Step:
+        """What to do at this time; after `Step.WAIT` ask again at ``wake_at`` or when rung."""
+        if self._suspected_at is not None and now - self._suspected_at > self.pace.recheck:
+            self.misses += 1  # a re-check found a change, and no bell came for it
+            self._suspected_at = None
+        match self.state:
+            case State.LOST:
+                return Step.WAIT
+            case State.ARMING:
+                return Step.ARM
+            case State.WATCHING | State.SLEEPING:
+                if now - self._armed_at >= self.pace.recheck:
+                    return Step.ARM
+        return Step.READ if now >= self.wake_at else Step.WAIT
+
+    def _read_soon(self, at: float) -> None:
+        self.state = State.READING
+        self._empty = 0
+        self.wake_at = at
+
+    def _all_ended(self, position: Position) -> bool:
+        """Tell whether every transaction in flight at the arming is over by this position."""
+        if self._in_flight is None:
+            return True
+        running = set(position.in_flight)
+        return position.xmax >= self._in_flight.xmax and running.isdisjoint(
+            self._in_flight.in_flight
+        )
