@@ -1,0 +1,43 @@
+"""The verified result that handlers get: what the caller may do, in which environment."""
+
+from dataclasses import dataclass
+
+from runcast.core.scope import Permissions, compile_scopes
+
+_EVERYTHING = frozenset({"admin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """
+    What one caller may do in one environment.
+
+    Attributes:
+        scopes: As the token spells them; ``permissions`` is the same, compiled.
+        expires_at: Unix seconds at which open connections must end; None for secret keys only.
+        skip_columns: Columns of runs that the token withholds from its bearer.
+        one_time: The token may create runs once; ``token_hash`` says which token was spent.
+        token_hash: Hex SHA-256 of the whole token, never the token; empty for secret keys.
+        token_id: The ``jti`` claim, if there was one.
+    """
+
+    environment_id: str
+    permissions: Permissions
+    scopes: frozenset[str]
+    expires_at: float | None
+    skip_columns: frozenset[str] = frozenset()
+    one_time: bool = False
+    token_hash: str = ""
+    is_secret_key: bool = False
+    token_id: str | None = None
+
+    @classmethod
+    def for_secret_key(cls, environment_id: str) -> "Grant":
+        """Allow everything in one environment, for as long as the connection lasts."""
+        return cls(
+            environment_id=environment_id,
+            permissions=compile_scopes(_EVERYTHING),
+            scopes=_EVERYTHING,
+            expires_at=None,
+            is_secret_key=True,
+        )
