@@ -1,0 +1,1 @@
+"""All that faces Postgres: stores, tailer, migrations and the embedded server."""
