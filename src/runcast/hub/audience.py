@@ -1,0 +1,93 @@
+"""Subscribers that ask for the same, may see the same, and want it in the same form."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runcast.core.frame import Frame, GoneFrame, RunFrame, StateFrame
+from runcast.core.position import Position
+from runcast.core.view import View
+
+
+class Format(Hashable, Protocol):
+    """How frames become bytes; equal formats make equal bytes."""
+
+    def encode(self, frame: Frame, cursor: str | None) -> bytes:
+        """One frame, with the cursor that it lets the client resume from."""
+        ...
+
+    def pack(self, events: Iterable[bytes]) -> bytes:
+        """Encoded frames in the form in which an outlet takes them."""
+        ...
+
+
+class Receiver(Protocol):
+    """A subscriber, as its audience sees it."""
+
+    @property
+    def direct(self) -> bool:
+        """Whether bytes may be written at once."""
+        ...
+
+    def write(self, data: bytes, now: float) -> None:
+        """Write bytes that every direct subscriber of the audience gets."""
+        ...
+
+    def receive_window(
+        self, frames: Sequence[StateFrame], before: Position, after: Position
+    ) -> None:
+        """Take frames through the subscription's state machine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceKey:
+    """What makes two subscribers one audience."""
+
+    view: View
+    form: Format
+    ends_with_run: bool
+
+
+class Audience:
+    """All subscribers with one key: a change is judged and encoded once for all of them."""
+
+    __slots__ = ("key", "subscribers")
+
+    def __init__(self, key: AudienceKey) -> None:
+        self.key = key
+        self.subscribers: dict[Receiver, None] = {}  # a set that keeps its order
+
+    def deliver(
+        self,
+        frames: Sequence[StateFrame],
+        before: Position,
+        after: Position,
+        cursor: str,
+        now: float,
+    ) -> int:
+        """Hand the frames of one window to every subscriber; returns how many there are."""
+        ending = self.key.ends_with_run and any(_is_last(frame) for frame in frames)
+        data: bytes | None = None
+        for subscriber in list(self.subscribers):
+            if ending or not subscriber.direct:
+                subscriber.receive_window(frames, before, after)
+                continue
+            if data is None:
+                data = self._encode(frames, cursor)
+            subscriber.write(data, now)
+        return len(self.subscribers)
+
+    def _encode(self, frames: Sequence[StateFrame], cursor: str) -> bytes:
+        form = self.key.form
+        events = [form.encode(frame, None) for frame in frames[:-1]]
+        events.append(form.encode(frames[-1], cursor))
+        return form.pack(events)
+
+
+def _is_last(frame: StateFrame) -> bool:
+    match frame:
+        case RunFrame():
+            return frame.run.finished
+        case GoneFrame():
+            return frame.reason == "deleted"

@@ -1,0 +1,206 @@
+"""One SSE response or one WebSocket: an outlet, the subscribers it carries, and its deadlines."""
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Literal
+
+from runcast.core.frame import Expired, KeepAlive, Problem, Reconnect
+from runcast.errors import Draining, ExpiredToken, GatewayError
+from runcast.hub.audience import Format
+from runcast.hub.outlet import Outlet
+from runcast.hub.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from runcast.hub.hub import Hub
+
+# A grant ends a little before its time, by an amount that differs: nothing is ever sent after
+# `exp`, and tokens that were minted together do not all come back together.
+EXPIRY_MARGIN_SECONDS = (0.3, 0.8)
+
+
+class Connection:
+    """
+    Looks after one client from its admission until its outlet is gone.
+
+    Args:
+        form: Form of the messages that belong to the connection itself.
+        expires_at: End of the grant in Unix seconds; None for secret keys.
+        single: The connection carries one subscription and ends with it (SSE).
+    """
+
+    __slots__ = (
+        "_heartbeat_due",
+        "_paused_at",
+        "_writable",
+        "closed",
+        "deadline",
+        "form",
+        "hub",
+        "kind",
+        "outlet",
+        "single",
+        "subscribers",
+    )
+
+    def __init__(
+        self,
+        hub: "Hub",
+        outlet: Outlet,
+        *,
+        kind: Literal["sse", "websocket"],
+        form: Format,
+        expires_at: float | None,
+    ) -> None:
+        self.hub = hub
+        self.outlet = outlet
+        self.kind = kind
+        self.form = form
+        self.single = kind == "sse"
+        self.subscribers: dict[str, Subscriber] = {}
+        self.closed = False
+        self._writable: asyncio.Event | None = None
+        self._paused_at: float | None = None
+        self._heartbeat_due = hub.clock.now() + hub.limits.heartbeat_seconds
+        self.deadline = float("inf")
+        self.renew(expires_at)
+
+    def renew(self, expires_at: float | None) -> None:
+        """The grant holds until then."""
+        if expires_at is None:
+            self.deadline = float("inf")
+        else:
+            self.deadline = expires_at - random.uniform(*EXPIRY_MARGIN_SECONDS)
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def write(self, data: bytes, now: float) -> None:
+        """Write, unless the grant's time is over."""
+        if now >= self.deadline:
+            self.expire()
+        else:
+            self.outlet.write(data)
+
+    def add(self, subscriber: Subscriber) -> None:
+        """Carry one more subscription."""
+        self.subscribers[subscriber.name] = subscriber
+        self.hub.subscribe(subscriber)
+
+    def leave(self, subscriber: Subscriber, *, finished: bool) -> None:
+        """A subscription is over; a connection that carried only it is over too."""
+        if self.subscribers.get(subscriber.name) is subscriber:
+            del self.subscribers[subscriber.name]
+            self.hub.unsubscribe(subscriber)
+        if self.single and not self.closed:
+            self._finish("finished" if finished else "closed", 1000, "")
+
+    # -- ends -----------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """The grant's time is over: say so, and end."""
+        self._say(Expired())
+        self._finish("expired", ExpiredToken.close_code, ExpiredToken.code)
+
+    def drain(self, delay_ms: int) -> None:
+        """The gateway is going away: ask to reconnect after the delay, and end."""
+        self._say(Reconnect(delay_ms))
+        self._finish("drain", Draining.close_code, Draining.code)
+
+    def fail(self, error: GatewayError) -> None:
+        """Tell the client why the connection cannot go on, and end."""
+        self._say(Problem(error.code, error.message))
+        self._finish("problem", error.close_code, error.code)
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection now."""
+        if not self.closed:
+            self._close(reason)
+        self.outlet.abort()
+
+    def _say(self, frame: Expired | Reconnect | Problem) -> None:
+        if not self.closed:
+            self.outlet.write(self.form.pack([self.form.encode(frame, None)]))
+
+    def _finish(self, reason: str, code: int, text: str) -> None:
+        if self.closed:
+            return
+        self._close(reason)
+        self.outlet.finish(code, text)
+
+    def _close(self, reason: str) -> None:
+        self.closed = True
+        for subscriber in self.subscribers.values():
+            self.hub.unsubscribe(subscriber)
+            if subscriber.session is not None:
+                subscriber.session.cancel()
+        self.subscribers.clear()
+        if self._writable is not None:
+            self._writable.set()
+        self.hub.closing(self, reason)
+
+    # -- the outlet's side ----------------------------------------------------------------------
+
+    def outlet_writable(self, writable: bool) -> None:
+        """The outlet can take more, or cannot."""
+        self._paused_at = None if writable else self.hub.clock.now()
+        if self._writable is not None and writable:
+            self._writable.set()
+            self._writable = None
+        for subscriber in list(self.subscribers.values()):
+            subscriber.set_writable(writable)
+
+    def outlet_closed(self) -> None:
+        """The client is gone."""
+        if not self.closed:
+            self._close("client")
+        self.hub.closed(self)
+
+    async def writable(self) -> None:
+        """Wait until more can be written, or the connection is closed."""
+        if not self.closed and not self.outlet.writable:
+            if self._writable is None:
+                self._writable = asyncio.Event()
+            await self._writable.wait()
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def next_due(self, now: float) -> float:
+        """When the connection wants to be looked at again."""
+        due = min(self.deadline, self._heartbeat_due)
+        if self._paused_at is not None:
+            due = min(due, self._paused_at + self.hub.limits.stall_timeout_seconds)
+        return max(due, now)
+
+    def tick(self, now: float) -> float | None:
+        """Expire, drop a stalled reader, or show an idle one that the connection lives."""
+        if self.closed:
+            return self._tick_closed(now)
+        if now >= self.deadline:
+            self.expire()
+            return self._tick_closed(now)
+        if self._paused_at is not None:
+            if now - self._paused_at >= self.hub.limits.stall_timeout_seconds:
+                self.abort("slow_consumer")
+                return None
+        elif now >= self._heartbeat_due:
+            self._heartbeat_due = now + self.hub.limits.heartbeat_seconds
+            if not self.outlet.active:
+                self._keep_alive()
+            self.outlet.active = False
+        return self.next_due(now)
+
+    def _tick_closed(self, now: float) -> float | None:
+        """An ended connection whose reader takes nothing would never go: drop it in the end."""
+        if self.outlet.writable:
+            return None
+        if self._paused_at is None:
+            self._paused_at = now
+        if now - self._paused_at >= self.hub.limits.stall_timeout_seconds:
+            self.outlet.abort()
+            return None
+        return self._paused_at + self.hub.limits.stall_timeout_seconds
+
+    def _keep_alive(self) -> None:
+        current = all(subscriber.direct for subscriber in self.subscribers.values())
+        cursor = self.hub.cursor_of(self.hub.position) if current and self.subscribers else None
+        if cursor is not None or self.single:
+            self.outlet.write(self.form.pack([self.form.encode(KeepAlive(), cursor)]))

@@ -1,0 +1,265 @@
+"""Fan-out within one process: which subscribers see a change, and who is connected."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from runcast.core.frame import RunFrame, StateFrame
+from runcast.core.limits import Limits
+from runcast.core.position import Position
+from runcast.core.run import Departure, RunChange, RunFacets
+from runcast.core.selector import index_keys
+from runcast.errors import BackendError, Draining, TooManyConnections
+from runcast.hub.audience import Audience, AudienceKey
+from runcast.hub.connection import Connection
+from runcast.hub.session import catch_up
+from runcast.hub.subscriber import Subscriber
+from runcast.hub.wheel import Wheel
+from runcast.ports import Clock, RunReader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the start; read by the metrics."""
+
+    windows: int = 0
+    changes: int = 0
+    deliveries: int = 0
+    catch_ups: int = 0
+    resets: Counter[str] = field(default_factory=Counter)
+    closed: Counter[str] = field(default_factory=Counter)
+
+
+class Hub:
+    """
+    Knows every subscriber of this process and hands each the changes of its view.
+
+    `publish` never waits: a subscriber that cannot take more keeps the newest state of a bounded
+    number of runs, or only its position, and reads what it missed from the store later.
+    """
+
+    def __init__(self, runs: RunReader, clock: Clock, limits: Limits) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.counts = Counts()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._leaving: set[Connection] = set()  # ended by us, their last bytes not yet taken
+        self._runs = runs
+        self._position: Position | None = None
+        self._cursor: tuple[Position, str] | None = None
+        self._audiences: dict[AudienceKey, Audience] = {}
+        self._index: dict[tuple[str, str, str], dict[AudienceKey, Audience]] = {}
+        self._sessions: set[asyncio.Task[None]] = set()
+        self._catch_ups = asyncio.Semaphore(limits.max_concurrent_catch_ups)
+        self._wheel = Wheel(clock)
+        self._someone_left = asyncio.Event()
+        self._began = asyncio.Event()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to send heartbeats and to end what expires."""
+        self._wheel.start(lambda error: logger.error("a connection's timer failed", exc_info=error))
+
+    async def drain(self) -> None:
+        """
+        Ask every client to reconnect, spread over the drain time, and wait until they are gone.
+
+        Bounded: whoever has not gone a little after the drain time is dropped.
+        """
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        spread = self.limits.drain_seconds
+        for connection in list(self.connections):
+            delay = random.uniform(0, spread * 0.8)
+            loop.call_later(delay, connection.drain, int(random.uniform(0.1, 1.0) * 2000))
+        deadline = loop.time() + spread + 1.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._deserted()
+        for connection in [*self.connections, *self._leaving]:
+            connection.abort("drain")
+        self._wheel.stop()
+        for session in list(self._sessions):
+            session.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    async def _deserted(self) -> None:
+        """Wait until the last connection is gone."""
+        while self.connections or self._leaving:
+            self._someone_left.clear()
+            await self._someone_left.wait()
+
+    # -- the changefeed's side ------------------------------------------------------------------
+
+    @property
+    def position(self) -> Position:
+        """
+        Where the changefeed stands.
+
+        Raises:
+            BackendError: It has not reached the database yet.
+        """
+        if self._position is None:
+            raise BackendError("The gateway has not reached its database yet; try again soon.")
+        return self._position
+
+    @property
+    def following(self) -> bool:
+        """Whether the changefeed has begun."""
+        return self._position is not None
+
+    def cursor_of(self, position: Position) -> str:
+        """The position as text, kept while the feed stands there."""
+        if self._cursor is None or self._cursor[0] is not position:
+            self._cursor = (position, position.cursor())
+        return self._cursor[1]
+
+    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
+        """Tell whether anybody subscribed to what this run is, or just was."""
+        if any(key in self._index for key in index_keys(facets)):
+            return True
+        return any(
+            key in self._index for departure in departures for key in index_keys(departure.facets)
+        )
+
+    def begin(self, position: Position) -> None:
+        """The changefeed starts here: subscribers come with snapshots of their own."""
+        self._position = position
+        self._began.set()
+
+    async def started(self) -> None:
+        """Wait until the changefeed has begun."""
+        await self._began.wait()
+
+    def publish(self, changes: Sequence[RunChange], position: Position) -> None:
+        """Hand a window of changes to all who may see them; the feed stands at ``position`` now."""
+        before = self._position or position
+        self._position = position
+        self.counts.windows += 1
+        if not changes:
+            return
+        self.counts.changes += len(changes)
+        deliveries: dict[AudienceKey, tuple[Audience, list[StateFrame]]] = {}
+        for change in changes:
+            frame = RunFrame(change.run) if change.run is not None else None
+            for key, audience in self._candidates(change):
+                verdict = key.view.judge(change, frame)
+                if verdict is not None:
+                    deliveries.setdefault(key, (audience, []))[1].append(verdict)
+        cursor = self.cursor_of(position)
+        now = self.clock.now()
+        for audience, frames in deliveries.values():
+            try:
+                self.counts.deliveries += audience.deliver(frames, before, position, cursor, now)
+            except Exception:
+                logger.exception("a change could not be handed to an audience")
+
+    def restart(self, position: Position, reason: str, message: str) -> None:
+        """The changefeed lost its place: everybody begins again with a snapshot."""
+        self._position = position
+        for connection in list(self.connections):
+            for subscriber in list(connection.subscribers.values()):
+                self.counts.resets[reason] += 1
+                subscriber.receive_lost(reason, message)
+
+    def _candidates(self, change: RunChange) -> list[tuple[AudienceKey, Audience]]:
+        keys = dict.fromkeys(index_keys(change.run.facets if change.run else change.facets))
+        for departure in change.departures:
+            keys.update(dict.fromkeys(index_keys(departure.facets)))
+        return [
+            item
+            for key in keys
+            if (audiences := self._index.get(key))
+            for item in audiences.items()
+        ]
+
+    # -- the connections' side ------------------------------------------------------------------
+
+    def admit(self) -> None:
+        """
+        Check that one more connection may come.
+
+        Raises:
+            Draining: This gateway is going away.
+            TooManyConnections: It holds as many as it may.
+            BackendError: It has not reached its database yet.
+        """
+        if self.draining:
+            raise Draining("This gateway is going away; reconnect to reach another one.")
+        if len(self.connections) >= self.limits.max_connections:
+            raise TooManyConnections("This gateway holds as many connections as it may; try later.")
+        assert self.position is not None
+
+    def connect(self, connection: Connection) -> None:
+        """Look after a connection until it closes."""
+        self.connections.add(connection)
+        self._wheel.add(connection, connection.next_due(self.clock.now()))
+
+    def closing(self, connection: Connection, reason: str) -> None:
+        """A connection is over, its subscribers left already; its outlet may still have bytes."""
+        self.connections.discard(connection)
+        self._leaving.add(connection)
+        self.counts.closed[reason] += 1
+
+    def closed(self, connection: Connection) -> None:
+        """The outlet of a connection is gone."""
+        self._leaving.discard(connection)
+        self._someone_left.set()
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Let a subscriber receive changes from now on, and bring it up to date."""
+        key = subscriber.key
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = Audience(key)
+            self._index.setdefault(key.view.selector.index_key, {})[key] = audience
+        audience.subscribers[subscriber] = None
+        self.start_session(subscriber)
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Stop sending changes to a subscriber."""
+        key = subscriber.key
+        audience = self._audiences.get(key)
+        if audience is None or audience.subscribers.pop(subscriber, subscriber) is subscriber:
+            return
+        if not audience.subscribers:
+            del self._audiences[key]
+            filed = self._index[key.view.selector.index_key]
+            del filed[key]
+            if not filed:
+                del self._index[key.view.selector.index_key]
+
+    def start_session(self, subscriber: Subscriber) -> None:
+        """Read what the subscriber's machine asks for, in a task of its own, until it is live."""
+        if subscriber.session is not None:
+            return
+        self.counts.catch_ups += 1
+        session = asyncio.get_running_loop().create_task(
+            catch_up(subscriber, self._runs, self._catch_ups)
+        )
+        subscriber.session = session
+        self._sessions.add(session)
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._sessions.discard(task)
+            subscriber.session = None
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.error("a subscription could not be brought up to date", exc_info=error)
+                subscriber.connection.abort("error")
+            else:
+                subscriber.flush()
+
+        session.add_done_callback(over)
+
+    @property
+    def subscriber_count(self) -> int:
+        """How many subscriptions are open."""
+        return sum(len(connection.subscribers) for connection in self.connections)

@@ -1,0 +1,37 @@
+"""The writing end of a connection, as the hub sees it."""
+
+from typing import Protocol
+
+
+class Outlet(Protocol):
+    """
+    Where a connection's bytes go. Nothing here waits.
+
+    The outlet tells its `Connection` when it can or cannot take more (`outlet_writable`) and
+    when it is gone (`outlet_closed`).
+    """
+
+    writable: bool
+    """False while the reader is behind; what is written nevertheless is kept."""
+
+    active: bool
+    """Set by each write, cleared by whoever looks: tells idle connections from busy ones."""
+
+    tier: str
+    """How it writes, for metrics: ``handover`` or ``portable``."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or keep until the reader can take it."""
+        ...
+
+    def finish(self, code: int, reason: str) -> None:
+        """
+        End cleanly after what was written.
+
+        ``code`` and ``reason`` are the close code of a WebSocket; SSE has no place for them.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection now, with what was not sent yet."""
+        ...

@@ -1,0 +1,66 @@
+"""Bringing one subscriber up to date from the store."""
+
+import asyncio
+import logging
+import random
+
+from runcast.core.frame import RunFrame, StateFrame
+from runcast.core.page import ChangePage
+from runcast.core.subscription import Read
+from runcast.core.view import View
+from runcast.errors import BackendError, PositionLost
+from runcast.hub.subscriber import Subscriber
+from runcast.ports import RunReader
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAGE_RUNS = 20  # the first page comes quickly, and large rows show before many are asked for
+_LONGEST_RETRY_SECONDS = 5.0
+
+
+async def catch_up(subscriber: Subscriber, runs: RunReader, slots: asyncio.Semaphore) -> None:
+    """
+    Read what the subscriber's machine asks for until it is live, at the pace of its reader.
+
+    While the store does not answer this tries again, so that subscribers notice only a delay.
+    """
+    connection = subscriber.connection
+    longest_page = connection.hub.limits.snapshot_page_runs
+    limit = min(_FIRST_PAGE_RUNS, longest_page)
+    retry_after = 0.1
+    while not connection.closed and (read := subscriber.machine.next_read()) is not None:
+        await connection.writable()
+        try:
+            async with slots:
+                page = await _read_page(runs, subscriber.key.view, read, limit)
+        except PositionLost as lost:
+            connection.hub.counts.resets[lost.reason] += 1
+            subscriber.receive_lost(lost.reason, lost.message)
+            continue
+        except BackendError as error:
+            logger.warning("a page of runs could not be read, trying again: %s", error.message)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * retry_after)
+            retry_after = min(retry_after * 2, _LONGEST_RETRY_SECONDS)
+            continue
+        limit = min(limit * 4, longest_page)
+        retry_after = 0.1
+        if subscriber.machine.next_read() == read:  # unless it was closed or restarted meanwhile
+            frames = _judged(page, subscriber.key.view)
+            subscriber.machine.receive_page(frames, page.position, page.next)
+            if subscriber.known_finished and not frames:
+                subscriber.machine.receive_finished()
+        subscriber.flush()
+
+
+async def _read_page(runs: RunReader, view: View, read: Read, limit: int) -> ChangePage:
+    if read.since is None:
+        return await runs.read_snapshot(view.selector, after=read.after, limit=limit)
+    return await runs.read_changes(view.selector, since=read.since, after=read.after, limit=limit)
+
+
+def _judged(page: ChangePage, view: View) -> list[StateFrame]:
+    verdicts = (
+        view.judge(change, RunFrame(change.run) if change.run is not None else None)
+        for change in page.changes
+    )
+    return [verdict for verdict in verdicts if verdict is not None]

@@ -1,0 +1,105 @@
+"""One subscription's end in the hub: its state machine, its form, and the connection it feeds."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runcast.core.frame import End, Frame, StateFrame
+from runcast.core.position import Position
+from runcast.core.subscription import Phase, Subscription
+from runcast.hub.audience import AudienceKey
+
+if TYPE_CHECKING:
+    from runcast.hub.connection import Connection
+
+
+class Subscriber:
+    """
+    Drives one `Subscription` with what the hub finds and writes its frames to the connection.
+
+    ``key`` says what it sees and in which form; ``name`` tells it apart on its connection.
+    """
+
+    __slots__ = (
+        "asked_to_skip",
+        "connection",
+        "key",
+        "known_finished",
+        "machine",
+        "name",
+        "session",
+    )
+
+    def __init__(
+        self,
+        connection: "Connection",
+        name: str,
+        key: AudienceKey,
+        machine: Subscription,
+        *,
+        known_finished: bool = False,
+        asked_to_skip: frozenset[str] = frozenset(),
+    ) -> None:
+        self.connection = connection
+        self.name = name
+        self.key = key
+        self.machine = machine
+        self.known_finished = known_finished  # the one run of this feed was so before the cursor
+        self.asked_to_skip = asked_to_skip  # by the client, beside what its token withholds
+        self.session: asyncio.Task[None] | None = None
+        machine.writable = connection.outlet.writable
+
+    @property
+    def direct(self) -> bool:
+        """Whether bytes may be written at once."""
+        return self.machine.direct
+
+    def write(self, data: bytes, now: float) -> None:
+        """Write bytes that every direct subscriber of the audience gets."""
+        self.connection.write(data, now)
+
+    def receive_window(
+        self, frames: Sequence[StateFrame], before: Position, after: Position
+    ) -> None:
+        """Take what the changefeed found, and write what can be written."""
+        self.machine.receive_window(frames, before, after)
+        self.flush()
+
+    def receive_lost(self, reason: str, message: str) -> None:
+        """The position cannot be continued; begin again with a snapshot."""
+        self.machine.receive_lost(reason, message)
+        self.flush()
+
+    def set_writable(self, writable: bool) -> None:
+        """The connection can take more, or cannot."""
+        self.machine.writable = writable
+        if writable:
+            self.flush()
+
+    def close(self, frame: Frame) -> None:
+        """Send a last frame, whatever else waits, and leave."""
+        self.machine.writable = True
+        self.machine.close(frame)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the machine has to send, and do what its phase asks for."""
+        connection = self.connection
+        if connection.closed:
+            return
+        hub = connection.hub
+        outgoing = self.machine.frames_to_send(hub.position)
+        if outgoing:
+            form = self.key.form
+            connection.write(
+                form.pack(
+                    form.encode(frame, None if position is None else hub.cursor_of(position))
+                    for frame, position in outgoing
+                ),
+                hub.clock.now(),
+            )
+        if self.machine.phase is Phase.CLOSED:
+            last = outgoing[-1][0] if outgoing else None
+            connection.leave(self, finished=isinstance(last, End))
+        elif self.machine.phase is Phase.CATCHING_UP and self.session is None:
+            hub.start_session(self)

@@ -1,0 +1,158 @@
+"""The seams between the gateway and what stands outside it: stores, the changefeed, the clock."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from runcast.auth.keys import KeyRing
+from runcast.core.batch import Batch, NewBatch
+from runcast.core.new_run import NewRun
+from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
+from runcast.core.position import Position
+from runcast.core.run import Departure, Run, RunChange, RunFacets
+from runcast.core.run_filter import RunFilter
+from runcast.core.selector import Selector
+
+
+class Clock(Protocol):
+    """Time, as a value that tests can set."""
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """One page of a run list, newest first; the keys are None where no more runs lie that way."""
+
+    runs: tuple[Run, ...]
+    older: PageKey | None
+    newer: PageKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """A run that a trigger created, or (``cached``) the one its idempotency key stands for."""
+
+    run: Run
+    cached: bool
+
+
+# Given the locked rows (in the order asked for, unknown ids left out), says what to write:
+# run id → column → value. Pure; whatever it raises undoes everything.
+Decide = Callable[[Sequence[Run]], Mapping[str, Mapping[str, Any]]]
+
+
+class RunReader(Protocol):
+    """What subscriptions need from the store of runs."""
+
+    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
+        """The run, or None where this environment has no such run."""
+        ...
+
+    async def read_snapshot(
+        self, selector: Selector, *, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """One page of all runs that match, as they are now."""
+        ...
+
+    async def read_changes(
+        self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """
+        One page of what became visible after ``since``, about runs that match or matched.
+
+        Departures come with the first page.
+
+        Raises:
+            PositionLost: ``since`` cannot be continued from; start from a snapshot.
+        """
+        ...
+
+
+class RunStore(RunReader, Protocol):
+    """Runs and batches: reading, creating, and changing them under their row locks."""
+
+    async def read_runs(self, environment_id: str, run_ids: Sequence[str]) -> list[Run]:
+        """Those of the runs that exist, in the order asked for."""
+        ...
+
+    async def read_children(self, environment_id: str, run_id: str, *, limit: int) -> list[Run]:
+        """Runs triggered by this run, oldest first."""
+        ...
+
+    async def read_descendant_ids(self, environment_id: str, run_id: str) -> list[str]:
+        """Ids of all runs below this run that are not finished."""
+        ...
+
+    async def list_runs(
+        self,
+        run_filter: RunFilter,
+        *,
+        older_than: PageKey | None = None,
+        newer_than: PageKey | None = None,
+        limit: int,
+    ) -> RunPage:
+        """One page of the runs that pass the filter, newest first, in either direction."""
+        ...
+
+    async def create_runs(self, new_runs: Sequence[NewRun]) -> list[Triggered]:
+        """
+        Create runs in one transaction, honouring idempotency keys and one-time tokens.
+
+        Raises:
+            OneTimeTokenSpent: The token was used before; nothing was created.
+            NotFound: A parent run does not exist in the environment.
+        """
+        ...
+
+    async def update_runs(
+        self, environment_id: str, run_ids: Sequence[str], decide: Decide
+    ) -> list[Run]:
+        """
+        Lock the runs, ask ``decide`` what to write, write it, and return the rows as they are then.
+
+        Atomic against concurrent writers; locks are taken in id order.
+        """
+        ...
+
+    async def create_batch(self, new_batch: NewBatch, new_runs: Sequence[NewRun]) -> Batch:
+        """Create a batch and its runs in one transaction (see `create_runs`)."""
+        ...
+
+    async def read_batch(self, environment_id: str, batch_id: str) -> Batch | None:
+        """The batch with the ids of its runs, or None."""
+        ...
+
+
+class KeyStore(Protocol):
+    """Environments and their keys."""
+
+    async def read_key_ring(self, environment_id: str) -> KeyRing | None:
+        """The keys of an environment, retired ones included; None: no such environment."""
+        ...
+
+    async def read_environment_id(self, key: str) -> str | None:
+        """The environment that a secret key authenticates now, or None."""
+        ...
+
+
+class ChangeSink(Protocol):
+    """Who takes the changes that a changefeed finds: the hub."""
+
+    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
+        """Tell whether anybody may be waiting for this run; if not, its row is not read."""
+        ...
+
+    def publish(self, changes: Sequence[RunChange], position: Position) -> None:
+        """Hand over all wanted changes up to ``position``; never blocks and never raises."""
+        ...
+
+
+class ChangeFeed(Protocol):
+    """The series of run changes, followed from one position to the next."""
+
+    async def run(self) -> None:
+        """Follow until cancelled; reconnects by itself for as long as it takes."""
+        ...
