@@ -1,0 +1,332 @@
+"""Following the database: the thin asyncpg shell around `core.tailing`, on its own connection."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import asyncpg
+
+from runcast.core.position import Position
+from runcast.core.run import Departure, RunChange, RunFacets
+from runcast.core.tailing import Pace, State, Step, Tailing
+from runcast.ports import ChangeSink
+from runcast.postgres.rows import run_columns, to_run
+
+logger = logging.getLogger(__name__)
+
+Row: TypeAlias = "asyncpg.Record"
+
+_KEYS_A_READ = 5_000  # a window of more changes is read piece by piece
+_RUNS_A_READ = 100
+_ANSWER_SECONDS = 10.0  # a database that takes longer is given up and connected to anew
+_CLOSE_SECONDS = 1.0
+_RETRY_SECONDS = (0.05, 3.0)
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+_FACETS = "changed_in, id, environment_id, task, tags, batch_id, created_at"
+
+# Keys of all runs and departures that became visible since a snapshot: those at or above its xmax,
+# and those of transactions it listed as in flight. Two index scans each; one OR would make the
+# planner read the table.
+_KEYS = f"""
+    SELECT {_FACETS}, NULL::bigint AS version, false AS deleted
+    FROM @schema@.runs WHERE changed_in >= $1
+    UNION ALL
+    SELECT {_FACETS}, NULL, false FROM @schema@.runs WHERE changed_in = ANY($2)
+    UNION ALL
+    SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
+    FROM @schema@.departures WHERE changed_in >= $1
+    UNION ALL
+    SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
+    FROM @schema@.departures WHERE changed_in = ANY($2)
+"""
+_WINDOW = f"""
+    SELECT here.snapshot, found.*
+    FROM (SELECT pg_current_snapshot()::text AS snapshot) AS here
+    LEFT JOIN ({_KEYS} LIMIT {_KEYS_A_READ + 1}) AS found ON true
+"""
+_RUNS = f"SELECT {run_columns()} FROM @schema@.runs WHERE id = ANY($1)"
+_HERE = "SELECT @schema@.database_name() AS database, pg_current_snapshot()::text AS snapshot"
+_SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
+
+# Whether the bell had lapsed is read before it is set again; the order of the two is that of the
+# sub-selects, each of which a volatile function keeps from being moved.
+_ARM = """
+    SELECT armed.before < extract(epoch FROM clock_timestamp()) * 1000 AS lapsed,
+           setval('@schema@.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)
+    FROM (SELECT last_value AS before FROM @schema@.bell OFFSET 0) AS armed
+"""
+
+
+@dataclass(slots=True)
+class TailerCounts:
+    """What happened since the start; read by the metrics."""
+
+    reads: int = 0
+    changes: int = 0
+    reconnects: int = 0
+
+
+class PostgresTailer:
+    """
+    Reads what became visible since its last position, again and again, and hands it to the sink.
+
+    Survives whatever happens to the connection or the server: it connects again for as long as it
+    takes, and continues from its last position.
+
+    Args:
+        sink: Told of every change that it wants; must not raise.
+        on_start: Called with the first position, before anything is handed over.
+        on_restart: Called with a new position, a reason and a message when the last one cannot be
+            continued: the database is another one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        sink: ChangeSink,
+        on_start: Callable[[Position], None],
+        on_restart: Callable[[Position, str, str], None],
+        pace: Pace | None = None,
+    ) -> None:
+        self._url = url
+        self._schema = schema
+        self._sink = sink
+        self._on_start = on_start
+        self._on_restart = on_restart
+        self._machine = Tailing(pace)
+        self._position: Position | None = None
+        self._wake = asyncio.Event()
+        self.counts = TailerCounts()
+        self.caught_up_at: float | None = None  # loop time at which the last read was answered
+
+    @property
+    def state(self) -> State:
+        """What the tailer is doing."""
+        return self._machine.state
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Numbers by name, for the metrics; a feed that never read is infinitely behind."""
+        since = float("inf")
+        if self.caught_up_at is not None:
+            since = asyncio.get_running_loop().time() - self.caught_up_at
+        return {
+            "reads": self.counts.reads,
+            "changes": self.counts.changes,
+            "reconnects": self.counts.reconnects,
+            "seconds_since_read": since,
+        }
+
+    @property
+    def misses(self) -> int:
+        """Changes that a re-check found and no bell had told of; should stay 0."""
+        return self._machine.misses
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        delay = _RETRY_SECONDS[0]
+        while True:
+            try:
+                async with self._connected() as connection:
+                    delay = _RETRY_SECONDS[0]
+                    await self._follow(connection)
+            except _LOST as error:
+                logger.warning(
+                    "the database is not reachable, trying again: %s", type(error).__name__
+                )
+            self._machine.receive_lost()
+            self.counts.reconnects += 1
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
+            delay = min(delay * 2, _RETRY_SECONDS[1])
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator["asyncpg.Connection[Row]"]:
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=_ANSWER_SECONDS,
+            command_timeout=_ANSWER_SECONDS,
+            server_settings={
+                "application_name": "runcast tailer",
+                "plan_cache_mode": "force_custom_plan",
+                "jit": "off",
+            },
+        )
+        try:
+            connection.add_termination_listener(lambda _: self._wake.set())
+            # Listening comes before the first read: what rings in between is read anyway.
+            await connection.add_listener(f"{self._schema}_bell", self._rung)
+            yield connection
+        finally:
+            with contextlib.suppress(*_LOST):
+                await connection.close(timeout=_CLOSE_SECONDS)
+
+    def _rung(self, *_: object) -> None:
+        self._machine.receive_bell(asyncio.get_running_loop().time())
+        self._wake.set()
+
+    async def _follow(self, connection: "asyncpg.Connection[Row]") -> None:
+        loop = asyncio.get_running_loop()
+        await self._find_place(connection)
+        self._machine.receive_connected(loop.time())
+        while not connection.is_closed():
+            self._wake.clear()
+            match self._machine.next_step(loop.time()):
+                case Step.READ:
+                    found, position = await self._read_window(connection)
+                    self._position = position
+                    self.caught_up_at = loop.time()
+                    self._machine.receive_window(found, position, loop.time())
+                case Step.ARM:
+                    await self._arm(connection)
+                case Step.WAIT:
+                    await self._wait(self._machine.wake_at)
+
+    async def _wait(self, until: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._wake.wait()
+
+    async def _find_place(self, connection: "asyncpg.Connection[Row]") -> None:
+        """Begin where the database stands now, or see whether the old place is still one."""
+        row = await self._fetch_one(connection, _HERE)
+        here = Position.from_snapshot(row["database"], row["snapshot"])
+        if self._position is None:
+            self._position = here
+            self._on_start(here)
+        elif self._position.database != here.database:
+            self._position = here
+            self._on_restart(
+                here, "other_database", "The database was restored, promoted or exchanged."
+            )
+        elif self._position.xmax > here.xmax:
+            self._position = here
+            self._on_restart(here, "ahead", "The database lost what was sent already.")
+
+    # -- one window -----------------------------------------------------------------------------
+
+    async def _read_window(self, connection: "asyncpg.Connection[Row]") -> tuple[int, Position]:
+        before = self._position
+        assert before is not None
+        self.counts.reads += 1
+        rows = await connection.fetch(self._sql(_WINDOW), before.xmax, before.in_flight)
+        position = Position.from_snapshot(before.database, rows[0]["snapshot"])
+        if rows[0]["id"] is None:
+            self._sink.publish((), position)
+            return 0, position
+        if len(rows) > _KEYS_A_READ:
+            return await self._read_large_window(connection, before)
+        await self._hand_over(connection, rows, before, position)
+        self.counts.changes += len(rows)
+        return len(rows), position
+
+    async def _read_large_window(
+        self, connection: "asyncpg.Connection[Row]", before: Position
+    ) -> tuple[int, Position]:
+        """Read a window piece by piece, all of it in one snapshot."""
+        found = 0
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            row = await self._fetch_one(connection, _SNAPSHOT)
+            position = Position.from_snapshot(before.database, row["snapshot"])
+            cursor = await connection.cursor(self._sql(_KEYS), before.xmax, before.in_flight)
+            while rows := await cursor.fetch(_KEYS_A_READ):
+                # Until all of it is handed over, a client can only resume from before it.
+                await self._hand_over(connection, rows, before, before)
+                found += len(rows)
+                self.counts.changes += len(rows)
+        self._sink.publish((), position)
+        return found, position
+
+    async def _hand_over(
+        self,
+        connection: "asyncpg.Connection[Row]",
+        rows: Iterable[Row],
+        before: Position,
+        position: Position,
+    ) -> None:
+        """Read the runs that somebody waits for, and publish them."""
+        wanted = self._wanted(rows)
+        run_ids = list(wanted)
+        pieces = [
+            run_ids[start : start + _RUNS_A_READ] for start in range(0, len(run_ids), _RUNS_A_READ)
+        ]
+        for piece in pieces[:-1]:
+            self._sink.publish(await self._hydrate(connection, piece, wanted), before)
+        last = await self._hydrate(connection, pieces[-1], wanted) if pieces else ()
+        self._sink.publish(last, position)
+
+    def _wanted(self, rows: Iterable[Row]) -> dict[str, tuple[RunFacets, list[Departure]]]:
+        touched: dict[str, tuple[RunFacets, list[Departure]]] = {}
+        for row in rows:
+            facets = RunFacets(
+                row["environment_id"],
+                row["id"],
+                row["task"],
+                tuple(row["tags"]),
+                row["batch_id"],
+                row["created_at"].timestamp(),
+            )
+            if row["version"] is None:
+                touched[facets.id] = (facets, touched.get(facets.id, (facets, []))[1])
+            else:
+                departure = Departure(facets, row["version"], row["changed_in"], row["deleted"])
+                touched.setdefault(facets.id, (facets, []))[1].append(departure)
+        return {
+            run_id: (facets, sorted(departures, key=lambda departure: departure.version))
+            for run_id, (facets, departures) in touched.items()
+            if self._sink.wants(facets, departures)
+        }
+
+    async def _hydrate(
+        self,
+        connection: "asyncpg.Connection[Row]",
+        run_ids: Sequence[str],
+        wanted: dict[str, tuple[RunFacets, list[Departure]]],
+    ) -> list[RunChange]:
+        """
+        Read whole runs.
+
+        This may see them a little later than their keys were read. Then they come once more with
+        the next window; a state that was sent is never followed by an older one.
+        """
+        rows = await connection.fetch(self._sql(_RUNS), run_ids)
+        runs = {run.id: run for run in map(to_run, rows)}
+        changes = []
+        for run_id in run_ids:
+            facets, departures = wanted[run_id]
+            run = runs.get(run_id)
+            if run is not None or departures:
+                changes.append(RunChange(run.facets if run else facets, run, tuple(departures)))
+        return changes
+
+    # -- the bell -------------------------------------------------------------------------------
+
+    async def _arm(self, connection: "asyncpg.Connection[Row]") -> None:
+        milliseconds = int(self._machine.pace.armed * 1000)
+        lapsed = bool((await self._fetch_one(connection, _ARM, milliseconds))["lapsed"])
+        # The snapshot comes in a statement of its own, after the bell was set.
+        row = await self._fetch_one(connection, _SNAPSHOT)
+        assert self._position is not None
+        snapshot = Position.from_snapshot(self._position.database, row["snapshot"])
+        loop = asyncio.get_running_loop()
+        self._machine.receive_armed(snapshot, lapsed=lapsed, now=loop.time())
+
+    async def _fetch_one(
+        self, connection: "asyncpg.Connection[Row]", sql: str, *arguments: object
+    ) -> Row:
+        return (await connection.fetch(self._sql(sql), *arguments))[0]
+
+    def _sql(self, text: str) -> str:
+        return text.replace("@schema@", self._schema)
