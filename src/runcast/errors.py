@@ -206,3 +206,22 @@ class PositionLost(GatewayError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StreamClosed(Unprocessable):
+    """The stream was closed, or its run is finished: nothing more can be appended."""
+
+    code = "stream_closed"
+    http_status = 400
+
+
+class StreamFull(Unprocessable):
+    """The stream holds as many bytes as it may."""
+
+    code = "stream_full"
+
+
+class TooManyStreams(Unprocessable):
+    """The run has as many streams as it may."""
+
+    code = "too_many_streams"

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from runcast.auth.keys import KeyRing
 from runcast.core.batch import Batch, NewBatch
+from runcast.core.chunk import ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
 from runcast.core.position import Position
@@ -126,6 +127,54 @@ class RunStore(RunReader, Protocol):
         ...
 
 
+class ChunkLog(Protocol):
+    """Streams of chunks: idempotent appends, durable when answered, and reads at any offset."""
+
+    async def register(self, name: StreamName) -> None:
+        """
+        Make a stream known, also on its run's row.
+
+        Raises:
+            NotFound: There is no such run.
+            TooManyStreams: The run has as many streams as it may.
+        """
+        ...
+
+    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+        """
+        Store chunks, in order, and return how many were new; they are durable then.
+
+        Raises:
+            NotFound: The run is gone.
+            StreamClosed: The stream was closed.
+            StreamFull: It has as many bytes as it may; nothing of this call was stored.
+            BackendError: Whether they are stored is not known; append them again.
+        """
+        ...
+
+    async def last_index(self, name: StreamName, writer: str) -> int:
+        """The highest index that is stored of a writer; -1 if none is."""
+        ...
+
+    async def hold_open(self, name: StreamName, writer: str, *, connected: bool) -> None:
+        """Say that a writer is connected, which holds for half a minute, or that it has left."""
+        ...
+
+    async def close(self, name: StreamName) -> None:
+        """Let no more chunks come; closing again changes nothing."""
+        ...
+
+    async def read(
+        self, name: StreamName, offset: int, *, max_chunks: int, max_bytes: int
+    ) -> ChunkPage:
+        """
+        Read chunks from an offset on, and how far the stream is; empty if there is no stream.
+
+        A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
+        """
+        ...
+
+
 class KeyStore(Protocol):
     """Environments and their keys."""
 
@@ -147,6 +196,10 @@ class ChangeSink(Protocol):
 
     def publish(self, changes: Sequence[RunChange], position: Position) -> None:
         """Hand over all wanted changes up to ``position``; never blocks and never raises."""
+        ...
+
+    def streams_moved(self, moves: Sequence[StreamMove]) -> None:
+        """Tell which streams grew or were closed; never blocks and never raises."""
         ...
 
 

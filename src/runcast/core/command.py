@@ -33,11 +33,20 @@ class RunsAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamAsked:
+    """Which stream a subscription asks for; ``begin`` is ``start``, ``latest`` or an offset."""
+
+    run: str
+    key: str
+    begin: str | int
+
+
+@dataclass(frozen=True, slots=True)
 class Subscribe:
     """Begin a subscription under a name of the client's choice."""
 
     id: str
-    runs: RunsAsked
+    asked: RunsAsked | StreamAsked
     cursor: str | None
     skip_columns: str
     stay: bool
@@ -100,27 +109,10 @@ def _authenticate(message: dict[str, Any]) -> Authenticate:
 def _subscribe(message: dict[str, Any]) -> Subscribe:
     name = _subscription_id(message)
     try:
-        runs = message.pop("runs", None)
-        if not isinstance(runs, dict) or runs.keys() - _RUNS_FIELDS:
-            raise InvalidCommand(
-                '"runs" says which runs: {"run": id}, {"batch": id}, any of '
-                '{"tags": […], "task": …, "createdAt": …}, or {} for all.'
-            )
-        tags = runs.get("tags", [])
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise InvalidCommand('"tags" is a list of texts.')
-        if runs.keys() & {"run", "batch"} and len(runs) > 1:
-            raise InvalidCommand('"run" and "batch" stand alone.')
+        asked = _stream_asked(message) if "stream" in message else _runs_asked(message)
         stay = message.pop("stay", False)
         if not isinstance(stay, bool):
             raise InvalidCommand('"stay" is true or false.')
-        asked = RunsAsked(
-            run=_text(runs, "run", optional=True),
-            batch=_text(runs, "batch", optional=True),
-            tags=tuple(tags),
-            task=_text(runs, "task", optional=True),
-            created_at=_text(runs, "createdAt", optional=True),
-        )
         cursor = _text(message, "cursor", optional=True)
         skip = message.pop("skipColumns", [])
         if not isinstance(skip, list) or not all(isinstance(column, str) for column in skip):
@@ -128,6 +120,38 @@ def _subscribe(message: dict[str, Any]) -> Subscribe:
         return Subscribe(name, asked, cursor, ",".join(skip), stay)
     except InvalidCommand as error:
         raise InvalidCommand(error.message, name) from None
+
+
+def _runs_asked(message: dict[str, Any]) -> RunsAsked:
+    runs = message.pop("runs", None)
+    if not isinstance(runs, dict) or runs.keys() - _RUNS_FIELDS:
+        raise InvalidCommand(
+            '"runs" says which runs: {"run": id}, {"batch": id}, any of '
+            '{"tags": […], "task": …, "createdAt": …}, or {} for all.'
+        )
+    tags = runs.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise InvalidCommand('"tags" is a list of texts.')
+    if runs.keys() & {"run", "batch"} and len(runs) > 1:
+        raise InvalidCommand('"run" and "batch" stand alone.')
+    return RunsAsked(
+        run=_text(runs, "run", optional=True),
+        batch=_text(runs, "batch", optional=True),
+        tags=tuple(tags),
+        task=_text(runs, "task", optional=True),
+        created_at=_text(runs, "createdAt", optional=True),
+    )
+
+
+def _stream_asked(message: dict[str, Any]) -> StreamAsked:
+    stream = message.pop("stream")
+    if not isinstance(stream, dict) or stream.keys() != {"run", "key"}:
+        raise InvalidCommand('"stream" says which one: {"run": id, "key": key}.')
+    begin = message.pop("from", "start")
+    valid = begin in ("start", "latest") or (type(begin) is int and 0 <= begin < 1 << 62)
+    if not valid:
+        raise InvalidCommand('"from" is "start", "latest" or an offset.')
+    return StreamAsked(_text(stream, "run"), _text(stream, "key"), begin)
 
 
 def _unsubscribe(message: dict[str, Any]) -> Unsubscribe:

@@ -66,7 +66,7 @@ class Reset:
 class End:
     """Nothing more will come on this feed."""
 
-    reason: Literal["finished", "deleted", "unsubscribed"]
+    reason: Literal["finished", "deleted", "closed", "idle", "unsubscribed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,13 @@ class Limits:
     stall_timeout_seconds: float = 30.0
     drain_seconds: float = 5.0
 
+    max_chunk_bytes: int = 1024 * 1024
+    max_stream_bytes: int = 256 * 1024 * 1024
+    max_streams_per_run: int = 100
+    stream_retention_seconds: float = 86400.0
+    stream_tail_bytes: int = 256 * 1024
+    stream_page_bytes: int = 256 * 1024
+
     default_token_seconds: float = 15 * 60.0
     max_token_seconds: float = 30 * 86400.0
     key_cache_seconds: float = 10.0

@@ -144,7 +144,8 @@ class Subscription:
         """The position cannot be continued: say so, and begin again with a snapshot."""
         if self.phase is Phase.CLOSED:
             return
-        self._outgoing.append((Reset(reason, message), None))
+        # What waits for a slow reader is not worth sending any more: the client forgets it at once.
+        self._outgoing = [(Reset(reason, message), None)]
         self._sent = None
         self._restart(None)
 
@@ -224,11 +225,12 @@ class Subscription:
         self._overflowed = False
 
     def _end_after(self, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            if isinstance(frame, RunFrame) and frame.run.finished:
+        """End the feed if the newest state among the frames is the run's last."""
+        match next((frame for frame in reversed(frames) if isinstance(frame, StateFrame)), None):
+            case RunFrame(run) if run.finished:
                 self._outgoing.append((End("finished"), None))
                 self._close()
-            elif isinstance(frame, GoneFrame) and frame.reason == "deleted":
+            case GoneFrame(reason="deleted"):
                 self._outgoing.append((End("deleted"), None))
                 self._close()
 

@@ -25,6 +25,11 @@ class Receiver(Protocol):
     """A subscriber, as its audience sees it."""
 
     @property
+    def key(self) -> "AudienceKey":
+        """Which audience it belongs to."""
+        ...
+
+    @property
     def direct(self) -> bool:
         """Whether bytes may be written at once."""
         ...

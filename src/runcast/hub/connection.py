@@ -8,6 +8,7 @@ from runcast.core.frame import Expired, KeepAlive, Problem, Reconnect
 from runcast.errors import Draining, ExpiredToken, GatewayError
 from runcast.hub.audience import Format
 from runcast.hub.outlet import Outlet
+from runcast.hub.stream_reader import StreamReader
 from runcast.hub.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 EXPIRY_MARGIN_SECONDS = (0.3, 0.8)
 
 
+Carried = Subscriber | StreamReader
+
+
 class Connection:
     """
     Looks after one client from its admission until its outlet is gone.
@@ -25,11 +29,13 @@ class Connection:
     Args:
         form: Form of the messages that belong to the connection itself.
         expires_at: End of the grant in Unix seconds; None for secret keys.
-        single: The connection carries one subscription and ends with it (SSE).
+        only_parts: The client takes any named event for a part of its stream: send it none, and
+            cut the connection where it shall come back, since a clean end means complete.
     """
 
     __slots__ = (
         "_heartbeat_due",
+        "_only_parts",
         "_paused_at",
         "_writable",
         "closed",
@@ -50,13 +56,15 @@ class Connection:
         kind: Literal["sse", "websocket"],
         form: Format,
         expires_at: float | None,
+        only_parts: bool = False,
     ) -> None:
         self.hub = hub
         self.outlet = outlet
         self.kind = kind
         self.form = form
         self.single = kind == "sse"
-        self.subscribers: dict[str, Subscriber] = {}
+        self._only_parts = only_parts
+        self.subscribers: dict[str, Carried] = {}
         self.closed = False
         self._writable: asyncio.Event | None = None
         self._paused_at: float | None = None
@@ -80,16 +88,16 @@ class Connection:
         else:
             self.outlet.write(data)
 
-    def add(self, subscriber: Subscriber) -> None:
+    def add(self, subscriber: Carried) -> None:
         """Carry one more subscription."""
         self.subscribers[subscriber.name] = subscriber
-        self.hub.subscribe(subscriber)
+        subscriber.start()
 
-    def leave(self, subscriber: Subscriber, *, finished: bool) -> None:
+    def leave(self, subscriber: Carried, *, finished: bool) -> None:
         """A subscription is over; a connection that carried only it is over too."""
         if self.subscribers.get(subscriber.name) is subscriber:
             del self.subscribers[subscriber.name]
-            self.hub.unsubscribe(subscriber)
+            subscriber.stop()
         if self.single and not self.closed:
             self._finish("finished" if finished else "closed", 1000, "")
 
@@ -117,21 +125,22 @@ class Connection:
         self.outlet.abort()
 
     def _say(self, frame: Expired | Reconnect | Problem) -> None:
-        if not self.closed:
+        if not self.closed and not self._only_parts:
             self.outlet.write(self.form.pack([self.form.encode(frame, None)]))
 
     def _finish(self, reason: str, code: int, text: str) -> None:
         if self.closed:
             return
         self._close(reason)
-        self.outlet.finish(code, text)
+        if self._only_parts and reason != "finished":
+            self.outlet.abort()
+        else:
+            self.outlet.finish(code, text)
 
     def _close(self, reason: str) -> None:
         self.closed = True
         for subscriber in self.subscribers.values():
-            self.hub.unsubscribe(subscriber)
-            if subscriber.session is not None:
-                subscriber.session.cancel()
+            subscriber.stop()
         self.subscribers.clear()
         if self._writable is not None:
             self._writable.set()
@@ -166,6 +175,8 @@ class Connection:
     def next_due(self, now: float) -> float:
         """When the connection wants to be looked at again."""
         due = min(self.deadline, self._heartbeat_due)
+        for subscriber in self.subscribers.values():
+            due = min(due, subscriber.due(now))
         if self._paused_at is not None:
             due = min(due, self._paused_at + self.hub.limits.stall_timeout_seconds)
         return max(due, now)
@@ -177,6 +188,8 @@ class Connection:
         if now >= self.deadline:
             self.expire()
             return self._tick_closed(now)
+        if self._tick_subscribers(now):
+            return self._tick_closed(now)
         if self._paused_at is not None:
             if now - self._paused_at >= self.hub.limits.stall_timeout_seconds:
                 self.abort("slow_consumer")
@@ -187,6 +200,12 @@ class Connection:
                 self._keep_alive()
             self.outlet.active = False
         return self.next_due(now)
+
+    def _tick_subscribers(self, now: float) -> bool:
+        """Let each do what is due; tells whether that ended the connection."""
+        for subscriber in list(self.subscribers.values()):
+            subscriber.tick(now)
+        return self.closed
 
     def _tick_closed(self, now: float) -> float | None:
         """An ended connection whose reader takes nothing would never go: drop it in the end."""
@@ -200,7 +219,7 @@ class Connection:
         return self._paused_at + self.hub.limits.stall_timeout_seconds
 
     def _keep_alive(self) -> None:
-        current = all(subscriber.direct for subscriber in self.subscribers.values())
-        cursor = self.hub.cursor_of(self.hub.position) if current and self.subscribers else None
+        cursors = {each.cursor for each in self.subscribers.values() if each.in_feed}
+        cursor = cursors.pop() if len(cursors) == 1 else None
         if cursor is not None or self.single:
             self.outlet.write(self.form.pack([self.form.encode(KeepAlive(), cursor)]))

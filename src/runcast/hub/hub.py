@@ -8,18 +8,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.limits import Limits
 from runcast.core.position import Position
 from runcast.core.run import Departure, RunChange, RunFacets
 from runcast.core.selector import index_keys
 from runcast.errors import BackendError, Draining, TooManyConnections
-from runcast.hub.audience import Audience, AudienceKey
+from runcast.hub.audience import Audience, AudienceKey, Receiver
 from runcast.hub.connection import Connection
 from runcast.hub.session import catch_up
 from runcast.hub.subscriber import Subscriber
+from runcast.hub.tail import Tail
 from runcast.hub.wheel import Wheel
-from runcast.ports import Clock, RunReader
+from runcast.ports import ChunkLog, Clock, RunReader
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Hub:
     number of runs, or only its position, and reads what it missed from the store later.
     """
 
-    def __init__(self, runs: RunReader, clock: Clock, limits: Limits) -> None:
+    def __init__(self, runs: RunReader, chunks: ChunkLog, clock: Clock, limits: Limits) -> None:
         self.limits = limits
         self.clock = clock
         self.counts = Counts()
@@ -52,6 +54,8 @@ class Hub:
         self.draining = False
         self._leaving: set[Connection] = set()  # ended by us, their last bytes not yet taken
         self._runs = runs
+        self._chunks = chunks
+        self._tails: dict[StreamName, Tail] = {}
         self._position: Position | None = None
         self._cursor: tuple[Position, str] | None = None
         self._audiences: dict[AudienceKey, Audience] = {}
@@ -170,6 +174,17 @@ class Hub:
                 self.counts.resets[reason] += 1
                 subscriber.receive_lost(reason, message)
 
+    def streams_moved(self, moves: Sequence[StreamMove]) -> None:
+        """Let those who read these streams read on."""
+        for move in moves:
+            tail = self._tails.get(move.name)
+            if tail is not None:
+                tail.moved(move.next_index)
+
+    def tail_of(self, name: StreamName) -> Tail:
+        """What a reader of this stream joins."""
+        return self._tails.get(name) or Tail(name, self._chunks, self.limits, self._tails)
+
     def _candidates(self, change: RunChange) -> list[tuple[AudienceKey, Audience]]:
         keys = dict.fromkeys(index_keys(change.run.facets if change.run else change.facets))
         for departure in change.departures:
@@ -214,22 +229,22 @@ class Hub:
         self._leaving.discard(connection)
         self._someone_left.set()
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Let a subscriber receive changes from now on, and bring it up to date."""
-        key = subscriber.key
+    def watch(self, receiver: Receiver) -> None:
+        """Let a receiver have changes from now on."""
+        key = receiver.key
         audience = self._audiences.get(key)
         if audience is None:
             audience = self._audiences[key] = Audience(key)
             self._index.setdefault(key.view.selector.index_key, {})[key] = audience
-        audience.subscribers[subscriber] = None
-        self.start_session(subscriber)
+        audience.subscribers[receiver] = None
 
-    def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Stop sending changes to a subscriber."""
-        key = subscriber.key
+    def unwatch(self, receiver: Receiver) -> None:
+        """Let a receiver have no more changes."""
+        key = receiver.key
         audience = self._audiences.get(key)
-        if audience is None or audience.subscribers.pop(subscriber, subscriber) is subscriber:
+        if audience is None or receiver not in audience.subscribers:
             return
+        del audience.subscribers[receiver]
         if not audience.subscribers:
             del self._audiences[key]
             filed = self._index[key.view.selector.index_key]

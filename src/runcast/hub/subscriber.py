@@ -49,10 +49,37 @@ class Subscriber:
         self.session: asyncio.Task[None] | None = None
         machine.writable = connection.outlet.writable
 
+    in_feed = True
+
+    def start(self) -> None:
+        """Receive changes from now on, and be brought up to date."""
+        hub = self.connection.hub
+        hub.watch(self)
+        hub.start_session(self)
+
+    def stop(self) -> None:
+        """Receive nothing more."""
+        self.connection.hub.unwatch(self)
+        if self.session is not None:
+            self.session.cancel()
+
+    def due(self, now: float) -> float:
+        """A feed waits for ever."""
+        return float("inf")
+
+    def tick(self, now: float) -> None:
+        """Nothing happens to a feed by time alone."""
+
     @property
     def direct(self) -> bool:
         """Whether bytes may be written at once."""
         return self.machine.direct
+
+    @property
+    def cursor(self) -> str | None:
+        """From where a client that got everything so far resumes; None while it has not."""
+        hub = self.connection.hub
+        return hub.cursor_of(hub.position) if self.machine.direct else None
 
     def write(self, data: bytes, now: float) -> None:
         """Write bytes that every direct subscriber of the audience gets."""

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.position import Position
 from runcast.core.run import Departure, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
@@ -35,9 +36,12 @@ _LOST = (
 
 _FACETS = "changed_in, id, environment_id, task, tags, batch_id, created_at"
 
-# Keys of all runs and departures that became visible since a snapshot: those at or above its xmax,
-# and those of transactions it listed as in flight. Two index scans each; one OR would make the
-# planner read the table.
+# A stream that moved, in the columns of runs: its run, its key, and how far it is.
+_MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, false"
+
+# Keys of all runs, departures and streams that became visible since a snapshot: those at or above
+# its xmax, and those of transactions it listed as in flight. Two index scans each; one OR would
+# make the planner read the table.
 _KEYS = f"""
     SELECT {_FACETS}, NULL::bigint AS version, false AS deleted
     FROM @schema@.runs WHERE changed_in >= $1
@@ -49,6 +53,10 @@ _KEYS = f"""
     UNION ALL
     SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
     FROM @schema@.departures WHERE changed_in = ANY($2)
+    UNION ALL
+    SELECT {_MOVE} FROM @schema@.streams WHERE changed_in >= $1
+    UNION ALL
+    SELECT {_MOVE} FROM @schema@.streams WHERE changed_in = ANY($2)
 """
 _WINDOW = f"""
     SELECT here.snapshot, found.*
@@ -257,7 +265,9 @@ class PostgresTailer:
         position: Position,
     ) -> None:
         """Read the runs that somebody waits for, and publish them."""
-        wanted = self._wanted(rows)
+        runs = [row for row in rows if row["environment_id"] is not None]
+        moves = [row for row in rows if row["environment_id"] is None]
+        wanted = self._wanted(runs)
         run_ids = list(wanted)
         pieces = [
             run_ids[start : start + _RUNS_A_READ] for start in range(0, len(run_ids), _RUNS_A_READ)
@@ -266,6 +276,10 @@ class PostgresTailer:
             self._sink.publish(await self._hydrate(connection, piece, wanted), before)
         last = await self._hydrate(connection, pieces[-1], wanted) if pieces else ()
         self._sink.publish(last, position)
+        if moves:
+            self._sink.streams_moved(
+                [StreamMove(StreamName(row["id"], row["task"]), row["version"]) for row in moves]
+            )
 
     def _wanted(self, rows: Iterable[Row]) -> dict[str, tuple[RunFacets, list[Departure]]]:
         touched: dict[str, tuple[RunFacets, list[Departure]]] = {}

@@ -161,10 +161,13 @@ CREATE TABLE departures (
 CREATE INDEX departures_changed ON departures (changed_in);
 CREATE INDEX departures_age ON departures (departed_at);
 
+-- A stream is a log of chunks of one run under a key. `changed_in` is to its followers what it is
+-- on runs. Indices are contiguous: they are given out under the lock of this row.
 CREATE TABLE streams (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     run_id text NOT NULL REFERENCES runs ON DELETE CASCADE,
     key text NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 512),
+    changed_in xid8 NOT NULL,
     next_index bigint NOT NULL DEFAULT 0,
     first_index bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
@@ -173,18 +176,26 @@ CREATE TABLE streams (
     closed_at timestamptz,
     UNIQUE (run_id, key)
 );
+CREATE INDEX streams_changed ON streams (changed_in);
+CREATE INDEX streams_age ON streams (updated_at);
 
 CREATE TABLE chunks (
     stream_id bigint NOT NULL REFERENCES streams ON DELETE CASCADE,
     index bigint NOT NULL,
-    writer text,
-    writer_index bigint,
     data text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (stream_id, index)
 );
-CREATE UNIQUE INDEX chunks_writer ON chunks (stream_id, writer, writer_index)
-    WHERE writer IS NOT NULL;
+
+-- How far each writer of a stream has come: what it sends again is not stored again. While it is
+-- connected, its gateway keeps `open_until` ahead.
+CREATE TABLE stream_writers (
+    stream_id bigint NOT NULL REFERENCES streams ON DELETE CASCADE,
+    writer text NOT NULL CHECK (octet_length(writer) BETWEEN 1 AND 256),
+    last_index bigint NOT NULL DEFAULT -1,
+    open_until timestamptz,
+    PRIMARY KEY (stream_id, writer)
+);
 
 -- The bell: its value is the millisecond of Unix time until which some tailer sleeps and wants
 -- to be rung. A sequence, because its value is seen at once by every transaction whatever its
@@ -330,3 +341,16 @@ CREATE TRIGGER d_ring AFTER INSERT OR UPDATE OR DELETE ON runs
     FOR EACH STATEMENT EXECUTE FUNCTION ring_bell();
 CREATE TRIGGER e_truncate BEFORE TRUNCATE ON runs
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_truncate();
+
+CREATE FUNCTION before_stream_change() RETURNS trigger LANGUAGE plpgsql
+SET search_path TO @schema@, pg_catalog, pg_temp AS $$
+BEGIN
+    NEW.changed_in := pg_current_xact_id();
+    NEW.updated_at := clock_timestamp();
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER a_before_change BEFORE INSERT OR UPDATE ON streams
+    FOR EACH ROW EXECUTE FUNCTION before_stream_change();
+CREATE TRIGGER b_ring AFTER INSERT OR UPDATE ON streams
+    FOR EACH STATEMENT EXECUTE FUNCTION ring_bell();

@@ -1,0 +1,196 @@
+"""Puts a gateway together from its settings, and says in which order it starts and ends."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from runcast.core.tailing import Pace
+from runcast.hub.hub import Hub
+from runcast.postgres.adoption import adopt
+from runcast.postgres.chunk_log import PostgresChunkLog
+from runcast.postgres.connection import connected
+from runcast.postgres.database import Database
+from runcast.postgres.key_store import PostgresKeyStore
+from runcast.postgres.migrate import verify_schema
+from runcast.postgres.run_store import PostgresRunStore
+from runcast.postgres.tailer import PostgresTailer
+from runcast.settings import Settings
+from runcast.web.asgi import create_asgi
+from runcast.web.bearer import Bearer
+from runcast.web.key_directory import KeyDirectory
+from runcast.web.metrics import gateway_registry
+from runcast.web.page import page_routes
+from runcast.web.server import Server, listen
+from runcast.web.services import Readiness, Services
+from runcast.web.websocket import websocket_route
+
+logger = logging.getLogger(__name__)
+
+_BEHIND_SECONDS = 5.0  # a changefeed that read nothing for longer makes the gateway unready
+
+
+class SystemClock:
+    """The one real clock."""
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return time.time()
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where a gateway answers."""
+
+    url: str
+    host: str
+    port: int
+
+
+async def serve(
+    settings: Settings, *, on_ready: Callable[[Listening], Awaitable[None]] | None = None
+) -> None:
+    """
+    Run one gateway until SIGINT or SIGTERM, then drain.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or the address is taken.
+        BackendError: The database cannot be reached, or its schema is not of this version.
+    """
+    async with Gateway(settings) as gateway:
+        await gateway.serve(on_ready)
+
+
+class Gateway:
+    """
+    One gateway's parts, running between enter and exit.
+
+    Args:
+        settings: Must name a database.
+        pace: Intervals of the tailer; tests shorten them.
+    """
+
+    def __init__(self, settings: Settings, *, pace: Pace | None = None) -> None:
+        url = settings.require_database_url()
+        self.settings = settings
+        clock = SystemClock()
+        limits = settings.limits
+        self._database = Database(
+            url,
+            schema=settings.schema_name,
+            max_connections=settings.pool_max_connections,
+            statement_timeout_seconds=settings.statement_timeout_seconds,
+        )
+        runs = PostgresRunStore(self._database)
+        chunks = PostgresChunkLog(
+            self._database,
+            max_streams=limits.max_streams_per_run,
+            max_stream_bytes=limits.max_stream_bytes,
+        )
+        self.hub = Hub(runs, chunks, clock, limits)
+        self.tailer = PostgresTailer(
+            url,
+            schema=settings.schema_name,
+            sink=self.hub,
+            on_start=self.hub.begin,
+            on_restart=self.hub.restart,
+            pace=pace,
+        )
+        keys = KeyDirectory(
+            PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
+        )
+        self.services = Services(
+            runs=runs,
+            chunks=chunks,
+            keys=keys,
+            bearer=Bearer(keys, clock=clock),
+            hub=self.hub,
+            clock=clock,
+            limits=limits,
+            allow_handover=settings.transport == "auto",
+            readiness=self.readiness,
+            metrics=gateway_registry(self.hub, self.tailer),
+        )
+        self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
+        self._following: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Gateway":
+        await self._prepare_database()
+        await self._database.open()
+        self.hub.start()
+        self._following = asyncio.create_task(self.tailer.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
+        await self._database.close()
+
+    async def serve(
+        self,
+        on_ready: Callable[[Listening], Awaitable[None]] | None = None,
+        *,
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Answer requests until a signal, or `stop`."""
+        limits = self.settings.limits
+        if listener is None:
+            listener = listen(
+                self.settings.host,
+                self.settings.port,
+                stall_timeout_seconds=limits.stall_timeout_seconds,
+            )
+        listening = _listening(listener)
+
+        async def ready() -> None:
+            await self.hub.started()
+            if on_ready is not None:
+                await on_ready(listening)
+
+        self._server = Server(
+            self.app,
+            limits=limits,
+            drain=self.hub.drain,
+            on_ready=ready,
+            forwarded_allow_ips=self.settings.forwarded_allow_ips,
+        )
+        await self._server.serve(sockets=[listener])
+
+    def stop(self) -> None:
+        """Drain and end `serve`, as a signal does."""
+        self._server.stop()
+
+    def readiness(self) -> Readiness:
+        """Ready while the changefeed is fresh and the gateway is not draining."""
+        read_at = self.tailer.caught_up_at
+        behind = None if read_at is None else asyncio.get_running_loop().time() - read_at
+        ready = behind is not None and behind < _BEHIND_SECONDS and not self.hub.draining
+        return Readiness(
+            ready,
+            {
+                "changefeed": self.tailer.state.value,
+                "secondsSinceLastRead": None if behind is None else round(behind, 3),
+                "draining": self.hub.draining,
+            },
+        )
+
+    async def _prepare_database(self) -> None:
+        """Check the schema, and make a copied or restored database ours."""
+        url = self.settings.require_database_url()
+        async with connected(url) as connection:
+            await verify_schema(connection, schema=self.settings.schema_name)
+            if await adopt(connection, schema=self.settings.schema_name):
+                logger.info("this database was not followed before")
+
+
+def _listening(listener: socket.socket) -> Listening:
+    host, port = listener.getsockname()[:2]
+    shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host
+    if ":" in shown and not shown.startswith("["):
+        shown = f"[{shown}]"
+    return Listening(f"http://{shown}:{port}", host, port)

@@ -1,0 +1,126 @@
+"""Chunks of a stream: what writers append, and what readers get."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge
+
+MAX_KEY_BYTES = 512
+MAX_WRITER_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StreamName:
+    """
+    A stream: a run and a key.
+
+    Raises:
+        InvalidParameter: The key is empty, too long, or not storable text.
+    """
+
+    run_id: str
+    key: str
+
+    def __post_init__(self) -> None:
+        _check_name("The key of a stream", self.key, MAX_KEY_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """
+    One chunk as a writer sends it: a line of text.
+
+    ``writer`` and ``writer_index`` say which of which writer it is, counted from 0: a chunk that
+    is sent again is stored once. Without them every chunk is new.
+    """
+
+    text: str
+    writer: str | None = None
+    writer_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One chunk as it was stored. ``appended_at`` is Unix time in milliseconds."""
+
+    index: int
+    text: str
+    appended_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """
+    How far a stream is: chunks from ``first_index`` up to, not including, ``next_index``.
+
+    ``open`` tells whether more may come by itself: it was not closed, and some writer is connected.
+    """
+
+    first_index: int = 0
+    next_index: int = 0
+    closed: bool = False
+    has_open_writers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPage:
+    """Chunks in order, and the state of their stream when they were read."""
+
+    chunks: Sequence[Chunk]
+    state: StreamState
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMove:
+    """A stream grew or was closed: what its followers learn from the changefeed."""
+
+    name: StreamName
+    next_index: int
+
+
+def check_writer(writer: str) -> str:
+    """
+    Let through what can name a writer.
+
+    Raises:
+        InvalidParameter: Empty, too long, or not storable text.
+    """
+    _check_name("The id of a writer", writer, MAX_WRITER_BYTES)
+    return writer
+
+
+def chunk_text(line: bytes, max_bytes: int) -> str:
+    """
+    Read one line of a writer, without its newline.
+
+    JSON text carries all of Unicode, NUL and lone surrogates included, in its escapes; it is kept
+    as it is. What is not JSON is kept as text.
+
+    Raises:
+        PayloadTooLarge: More than ``max_bytes``.
+        InvalidBody: Not UTF-8, or with a raw NUL or carriage return.
+    """
+    line = line.removesuffix(b"\r")
+    if len(line) > max_bytes:
+        raise PayloadTooLarge(
+            f"A chunk has at most {max_bytes} bytes, not {len(line)}; send it in pieces."
+        )
+    if b"\0" in line or b"\r" in line:
+        raise InvalidBody(
+            "A chunk is one line of JSON or text; write NUL and carriage returns as JSON escapes."
+        )
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise InvalidBody("A chunk is UTF-8 text; send other bytes as Base64.") from None
+
+
+def _check_name(what: str, name: str, max_bytes: int) -> None:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= max_bytes or any(ord(character) < 32 for character in name):
+        raise InvalidParameter(
+            f"{what} has 1 to {max_bytes} bytes of UTF-8 and no control characters."
+        )

@@ -1,0 +1,82 @@
+"""Parts of a stream as Server-Sent Events and as WebSocket messages; docs/protocol.md "Streams"."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from runcast.core.chunk import Chunk
+from runcast.core.frame import KeepAlive, UpToDate
+from runcast.core.packet import json_fragment
+from runcast.core.sse import SseFormat, chunk as chunked_framing, event_of
+from runcast.core.stream_subscription import PartsFrame, StreamFrame
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSseFormat:
+    """
+    How one kind of SSE connection wants a stream.
+
+    Args:
+        chunked: Add the chunk framing of HTTP/1.1.
+        only_parts: Leave out all named events: official clients would take them for parts.
+    """
+
+    chunked: bool
+    only_parts: bool
+
+    def encode(self, frame: StreamFrame) -> bytes:
+        """Events of one frame."""
+        if isinstance(frame, PartsFrame):
+            return b"".join(map(_part_event, frame.chunks))
+        if self.only_parts and not isinstance(frame, KeepAlive):
+            return b""
+        return SseFormat(_NOTHING, False).encode(frame, None)
+
+    def pack(self, events: Iterable[bytes]) -> bytes:
+        """Events as they are written to the connection, in one piece."""
+        joined = b"".join(events)
+        return chunked_framing(joined) if self.chunked and joined else joined
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSocketFormat:
+    """How one subscription on a WebSocket wants a stream: lines of JSON."""
+
+    subscription_id: str
+
+    def encode(self, frame: StreamFrame) -> bytes:
+        """One message, ended by a newline that is not part of it."""
+        message: dict[str, object]
+        if isinstance(frame, PartsFrame):
+            message = {
+                "type": "parts",
+                "id": self.subscription_id,
+                "cursor": event_id(frame.chunks[-1]),
+                "offset": frame.chunks[0].index,
+                "parts": [json_fragment(chunk.text) for chunk in frame.chunks],
+            }
+        else:
+            name, data = event_of(frame)
+            message = {"type": name, "id": self.subscription_id}
+            if not isinstance(frame, UpToDate):
+                message[name] = data
+        return orjson.dumps(message) + b"\n"
+
+    def pack(self, events: Iterable[bytes]) -> bytes:
+        """Messages as the outlet of a WebSocket takes them."""
+        return b"".join(events)
+
+
+StreamFormat = StreamSseFormat | StreamSocketFormat
+
+
+def event_id(chunk: Chunk) -> str:
+    """The id of a part: when it came, and its offset, so that a client can resume behind it."""
+    return f"{chunk.appended_at}-{chunk.index}"
+
+
+def _part_event(chunk: Chunk) -> bytes:
+    return b"id: %b\ndata: %b\n\n" % (event_id(chunk).encode(), chunk.text.encode())

@@ -1,0 +1,187 @@
+"""The newest chunks of a stream that somebody reads, and who reads it live."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runcast.core.chunk import Chunk, ChunkPage, StreamName, StreamState
+from runcast.core.limits import Limits
+from runcast.core.stream_format import StreamFormat
+from runcast.core.stream_subscription import PartsFrame, Phase, StreamSubscription
+from runcast.errors import BackendError
+from runcast.ports import ChunkLog
+
+if TYPE_CHECKING:
+    from runcast.hub.stream_reader import StreamReader
+
+logger = logging.getLogger(__name__)
+
+_PAGE_CHUNKS = 2000
+# How often to look whether the writers of a finished run are gone: a killed gateway cannot tell.
+_WRITERS_GONE_SECONDS = 5.0
+_RETRY_SECONDS = 0.5
+
+
+class Tail:
+    """
+    Follows one stream for all its readers: what is appended is read once and encoded once a form.
+
+    Keeps the newest chunks within a budget of bytes, so that readers which fall a little behind
+    do not read the log.
+    """
+
+    __slots__ = (
+        "_again",
+        "_budget",
+        "_end",
+        "_heard",
+        "_limits",
+        "_log",
+        "_pulling",
+        "_recent",
+        "_recheck",
+        "_tails",
+        "name",
+        "readers",
+    )
+
+    def __init__(
+        self, name: StreamName, log: ChunkLog, limits: Limits, tails: dict[StreamName, "Tail"]
+    ) -> None:
+        self.name = name
+        self.readers: dict[StreamReader, None] = {}
+        self._log = log
+        self._limits = limits
+        self._tails = tails
+        self._end: int | None = None  # all live readers have what is below
+        self._heard = 0  # how far the stream is known to be
+        self._recent: deque[Chunk] = deque()
+        self._budget = limits.stream_tail_bytes
+        self._pulling: asyncio.Task[None] | None = None
+        self._again = False
+        self._recheck: asyncio.TimerHandle | None = None
+
+    def add(self, reader: "StreamReader") -> None:
+        """A reader came."""
+        self._tails[self.name] = self
+        self.readers[reader] = None
+
+    def remove(self, reader: "StreamReader") -> None:
+        """A reader left; the last one takes the tail along."""
+        self.readers.pop(reader, None)
+        if not self.readers:
+            if self._tails.get(self.name) is self:
+                del self._tails[self.name]
+            if self._pulling is not None:
+                self._pulling.cancel()
+            if self._recheck is not None:
+                self._recheck.cancel()
+
+    def moved(self, next_index: int) -> None:
+        """The stream grew up to this offset, or something else about it changed."""
+        self._heard = max(self._heard, next_index)
+        self.pull()
+
+    def joined(self, machine: StreamSubscription) -> None:
+        """A reader read a page; if that was the last, it goes live or reads what came meanwhile."""
+        if machine.phase is not Phase.LIVE or machine.offset is None:
+            return
+        if max(self._heard, self._end or 0) > machine.offset:
+            machine.receive_state(StreamState(next_index=max(self._heard, self._end or 0)))
+        elif self._end is None or self._end < machine.offset:
+            self._end = machine.offset
+            self._recent.clear()
+            self._budget = self._limits.stream_tail_bytes
+
+    async def read(self, offset: int | None) -> ChunkPage:
+        """
+        Read what follows an offset, from memory if it is there; None reads only how far it is.
+
+        Raises:
+            BackendError: The log does not answer.
+        """
+        if offset is not None and self._recent and self._recent[0].index <= offset < self._heard:
+            known = [chunk for chunk in self._recent if chunk.index >= offset]
+            if known:
+                return ChunkPage(known, StreamState(next_index=self._heard))
+        return await self._log.read(
+            self.name,
+            offset or 0,
+            max_chunks=0 if offset is None else _PAGE_CHUNKS,
+            max_bytes=self._limits.stream_page_bytes,
+        )
+
+    def pull(self) -> None:
+        """Read what is new for the live readers, and whether the stream is over."""
+        if self._end is None:
+            return  # readers on their way see it themselves
+        if self._pulling is not None:
+            self._again = True
+            return
+        self._pulling = asyncio.get_running_loop().create_task(self._pull())
+        self._pulling.add_done_callback(self._pulled)
+
+    def _pulled(self, pulling: asyncio.Task[None]) -> None:
+        self._pulling = None
+        if not pulling.cancelled() and (error := pulling.exception()) is not None:
+            logger.error("a stream could not be followed", exc_info=error)
+            for reader in list(self.readers):
+                reader.connection.abort("error")
+
+    async def _pull(self) -> None:
+        while True:
+            self._again = False
+            assert self._end is not None
+            try:
+                page = await self._log.read(
+                    self.name,
+                    self._end,
+                    max_chunks=_PAGE_CHUNKS,
+                    max_bytes=self._limits.stream_page_bytes,
+                )
+            except BackendError:
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._heard = max(self._heard, page.state.next_index)
+            if page.chunks:
+                self._deliver(page.chunks)
+            if self._end >= page.state.next_index:
+                self._settle(page.state)
+                if not self._again:
+                    return
+
+    def _deliver(self, chunks: Sequence[Chunk]) -> None:
+        self._end = chunks[-1].index + 1
+        self._keep(chunks)
+        encoded: dict[StreamFormat, bytes] = {}
+        for reader in list(self.readers):
+            form = reader.form
+            data = encoded.get(form)
+            if data is None:
+                data = encoded[form] = form.pack([form.encode(PartsFrame(chunks))])
+            if not reader.write_live(chunks, data):
+                reader.receive_live(chunks)
+
+    def _keep(self, chunks: Sequence[Chunk]) -> None:
+        if self._recent and self._recent[-1].index + 1 != chunks[0].index:
+            self._recent.clear()
+            self._budget = self._limits.stream_tail_bytes
+        self._recent.extend(chunks)
+        self._budget -= sum(len(chunk.text) for chunk in chunks)
+        while self._recent and self._budget < 0:
+            self._budget += len(self._recent.popleft().text)
+
+    def _settle(self, state: StreamState) -> None:
+        """All chunks are delivered: tell the readers how the stream stands."""
+        for reader in list(self.readers):
+            reader.receive_state(state)
+        waits = any(reader.machine.run_over for reader in self.readers)
+        if waits and state.has_open_writers and self._recheck is None:
+            loop = asyncio.get_running_loop()
+            self._recheck = loop.call_later(_WRITERS_GONE_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._recheck = None
+        self.pull()

@@ -1,0 +1,410 @@
+"""Streams in Postgres: appends of all streams share a commit, readers share a read."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName, StreamState
+from runcast.errors import (
+    BackendError,
+    GatewayError,
+    NotFound,
+    StreamClosed,
+    StreamFull,
+    TooManyStreams,
+)
+from runcast.postgres.database import Database, Row, Transaction
+
+logger = logging.getLogger(__name__)
+
+_GROUP_BYTES = 8 * 1024 * 1024  # what one commit may carry
+_WAITING_BYTES = 32 * 1024 * 1024  # what may wait for a commit; further appends wait to be taken
+_KNOWN_STREAMS = 50_000
+_LEASE_SECONDS = 30.0
+
+_LOCK = """
+    SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed
+    FROM @schema@.streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
+"""
+# A statement of its own, after the lock: it sees what whoever held the lock before has written.
+_WRITERS = """
+    SELECT stream_id, writer, last_index FROM @schema@.stream_writers
+    WHERE stream_id = ANY($1) AND writer = ANY($2)
+"""
+_WRITE = """
+    WITH stored AS (
+        INSERT INTO @schema@.chunks (stream_id, index, data)
+        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[])
+    ), moved AS (
+        UPDATE @schema@.streams SET next_index = new.next_index, bytes = new.bytes
+        FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS new (id, next_index, bytes)
+        WHERE streams.id = new.id
+    )
+    INSERT INTO @schema@.stream_writers (stream_id, writer, last_index)
+    SELECT * FROM unnest($7::bigint[], $8::text[], $9::bigint[])
+    ON CONFLICT (stream_id, writer) DO UPDATE SET last_index = EXCLUDED.last_index
+"""
+_STATE = """
+    SELECT id, first_index, next_index, closed_at IS NOT NULL AS closed,
+        EXISTS (SELECT FROM @schema@.stream_writers
+                WHERE stream_id = streams.id AND open_until > now()) AS has_open_writers
+    FROM @schema@.streams WHERE run_id = $1 AND key = $2
+"""
+
+
+@dataclass(slots=True, eq=False)
+class _Append:
+    """One call of `append`, waiting for its commit."""
+
+    stream_id: int
+    chunks: Sequence[NewChunk]
+    bytes: int
+    done: asyncio.Future[int]
+
+
+@dataclass(slots=True)
+class _Tip:
+    """A stream under its lock: where the next chunk goes."""
+
+    next_index: int
+    bytes: int
+    closed: bool
+    writers: dict[str, int] = field(default_factory=dict)
+    changed_writers: set[str] = field(default_factory=set)
+
+
+class PostgresChunkLog:
+    """
+    Streams of chunks, durable before they are acknowledged.
+
+    Group commit: while one transaction commits, what arrives gathers for the next, so that an idle
+    log answers at once and a busy one commits hundreds of appends together.
+
+    Args:
+        max_streams: Streams a run may have.
+        max_stream_bytes: Bytes a stream may have.
+    """
+
+    def __init__(self, database: Database, *, max_streams: int, max_stream_bytes: int) -> None:
+        self._database = database
+        self._max_streams = max_streams
+        self._max_stream_bytes = max_stream_bytes
+        self._ids: OrderedDict[StreamName, int] = OrderedDict()
+        self._waiting: list[_Append] = []
+        self._waiting_bytes = 0
+        self._room = asyncio.Condition()
+        self._committing: asyncio.Task[None] | None = None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def register(self, name: StreamName) -> None:
+        """
+        Make a stream known, also on its run's row.
+
+        Raises:
+            NotFound: There is no such run.
+            TooManyStreams: The run has as many streams as it may.
+        """
+        await self._database.retrying(lambda: self._register(name))
+
+    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+        """
+        Store chunks, in order, and return how many were new; they are durable then.
+
+        Raises:
+            NotFound: The run is gone.
+            StreamClosed: The stream was closed.
+            StreamFull: It has as many bytes as it may; nothing of this call was stored.
+            BackendError: Whether they are stored is not known; append them again.
+        """
+        stream_id = await self._stream_id(name)
+        size = sum(len(chunk.text) for chunk in chunks)
+        async with self._room:
+            await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
+            self._waiting_bytes += size
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Append(stream_id, chunks, size, done))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all())
+        try:
+            return await done
+        except NotFound:
+            self._ids.pop(name, None)
+            raise
+
+    async def last_index(self, name: StreamName, writer: str) -> int:
+        """The highest index that is stored of a writer; -1 if none is."""
+        rows = await self._database.fetch(
+            """SELECT last_index FROM @schema@.stream_writers
+            JOIN @schema@.streams ON streams.id = stream_id
+            WHERE run_id = $1 AND key = $2 AND writer = $3""",
+            name.run_id,
+            name.key,
+            writer,
+        )
+        return int(rows[0]["last_index"]) if rows else -1
+
+    async def hold_open(self, name: StreamName, writer: str, *, connected: bool) -> None:
+        """
+        Say that a writer is connected, which holds for half a minute, or that it has left.
+
+        Its leaving touches the stream, so that readers look whether it is over.
+        """
+        stream_id = await self._stream_id(name)
+        async with self._database.transaction() as transaction:
+            await transaction.fetch(
+                """INSERT INTO @schema@.stream_writers (stream_id, writer, open_until)
+                VALUES ($1, $2, CASE WHEN $3 THEN now() + make_interval(secs => $4) END)
+                ON CONFLICT (stream_id, writer) DO UPDATE SET open_until = EXCLUDED.open_until""",
+                stream_id,
+                writer,
+                connected,
+                _LEASE_SECONDS,
+            )
+            if not connected:
+                await transaction.fetch(
+                    "UPDATE @schema@.streams SET updated_at = now() WHERE id = $1", stream_id
+                )
+
+    async def close(self, name: StreamName) -> None:
+        """Let no more chunks come; closing again changes nothing."""
+        await self._database.fetch(
+            """UPDATE @schema@.streams SET closed_at = now()
+            WHERE run_id = $1 AND key = $2 AND closed_at IS NULL""",
+            name.run_id,
+            name.key,
+        )
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def read(
+        self, name: StreamName, offset: int, *, max_chunks: int, max_bytes: int
+    ) -> ChunkPage:
+        """
+        Read chunks from an offset on, and how far the stream is; empty if there is no stream.
+
+        A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
+        """
+        rows = await self._database.fetch(
+            f"""WITH state AS ({_STATE}), page AS (
+                SELECT index, created_at, octet_length(data) AS size FROM @schema@.chunks, state
+                WHERE stream_id = state.id AND index >= $3 AND index < state.next_index
+                ORDER BY index LIMIT $4
+            ), weighed AS (
+                SELECT index, created_at, sum(size) OVER (ORDER BY index) AS bytes,
+                    row_number() OVER (ORDER BY index) AS place
+                FROM page
+            )
+            SELECT state.*, weighed.index, chunks.data,
+                (extract(epoch FROM weighed.created_at) * 1000)::bigint AS appended_at
+            FROM state
+            LEFT JOIN weighed ON weighed.bytes <= $5 OR weighed.place = 1
+            LEFT JOIN @schema@.chunks ON stream_id = state.id AND chunks.index = weighed.index
+            ORDER BY weighed.index""",
+            name.run_id,
+            name.key,
+            offset,
+            max_chunks,
+            max_bytes,
+        )
+        if not rows:
+            return ChunkPage((), StreamState())
+        chunks = [
+            Chunk(row["index"], row["data"], row["appended_at"])
+            for row in rows
+            if row["index"] is not None
+        ]
+        return ChunkPage(chunks, _state(rows[0]))
+
+    async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """Delete streams that nobody wrote to for so long; returns how many of them."""
+        rows = await self._database.fetch(
+            """DELETE FROM @schema@.streams WHERE id IN (
+                SELECT id FROM @schema@.streams
+                WHERE updated_at < now() - make_interval(secs => $1)
+                ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
+            ) RETURNING id""",
+            older_than_seconds,
+            limit,
+        )
+        return len(rows)
+
+    # -- group commit ---------------------------------------------------------------------------
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                group = self._take_group()
+                try:
+                    await self._commit(group)
+                except GatewayError as error:
+                    _settle(group, error)
+                except Exception:
+                    logger.exception("chunks could not be stored")
+                    _settle(group, BackendError("The chunks could not be stored; try again."))
+                finally:
+                    async with self._room:
+                        self._waiting_bytes -= sum(append.bytes for append in group)
+                        self._room.notify_all()
+        finally:
+            self._committing = None
+            _settle(self._waiting, BackendError("The gateway stopped; append the chunks again."))
+            self._waiting = []
+
+    def _take_group(self) -> list[_Append]:
+        size = count = 0
+        for append in self._waiting:
+            size += append.bytes
+            if count and size > _GROUP_BYTES:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group
+
+    async def _commit(self, group: list[_Append]) -> None:
+        results = await self._database.retrying(lambda: self._store(group))
+        for append, result in zip(group, results, strict=True):
+            if append.done.done():
+                continue
+            if isinstance(result, GatewayError):
+                append.done.set_exception(result)
+            else:
+                append.done.set_result(result)
+
+    async def _store(self, group: list[_Append]) -> list[int | GatewayError]:
+        """Store a group in one transaction; what cannot be stored does not hinder the others."""
+        async with self._database.transaction() as transaction:
+            tips = await self._lock(transaction, group)
+            stored: list[tuple[int, int, str]] = []
+            results = [self._place(append, tips, stored) for append in group]
+            if stored:
+                await self._write(transaction, tips, stored)
+        return results
+
+    async def _lock(self, transaction: Transaction, group: list[_Append]) -> dict[int, _Tip]:
+        ids = sorted({append.stream_id for append in group})
+        tips = {
+            row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"])
+            for row in await transaction.fetch(_LOCK, ids)
+        }
+        writers = {
+            chunk.writer for append in group for chunk in append.chunks if chunk.writer is not None
+        }
+        if writers:
+            for row in await transaction.fetch(_WRITERS, ids, list(writers)):
+                tips[row["stream_id"]].writers[row["writer"]] = row["last_index"]
+        return tips
+
+    def _place(
+        self, append: _Append, tips: dict[int, _Tip], stored: list[tuple[int, int, str]]
+    ) -> int | GatewayError:
+        """Give the new chunks of an append their offsets."""
+        tip = tips.get(append.stream_id)
+        if tip is None:
+            return NotFound("The run of this stream does not exist any more.")
+        fresh = [chunk for chunk in append.chunks if _is_new(chunk, tip)]
+        size = sum(len(chunk.text.encode()) for chunk in fresh)
+        if fresh and tip.closed:
+            return StreamClosed("The stream was closed; nothing can be appended.")
+        if tip.bytes + size > self._max_stream_bytes:
+            return StreamFull(
+                f"A stream holds at most {self._max_stream_bytes} bytes; begin another one."
+            )
+        count = 0
+        for chunk in fresh:
+            if not _is_new(chunk, tip):  # twice in one append
+                continue
+            stored.append((append.stream_id, tip.next_index, chunk.text))
+            tip.next_index += 1
+            count += 1
+            if chunk.writer is not None and chunk.writer_index is not None:
+                tip.writers[chunk.writer] = chunk.writer_index
+                tip.changed_writers.add(chunk.writer)
+        tip.bytes += size
+        return count
+
+    async def _write(
+        self, transaction: Transaction, tips: dict[int, _Tip], stored: list[tuple[int, int, str]]
+    ) -> None:
+        moved = sorted({stream_id for stream_id, _, _ in stored})
+        writers = [
+            (stream_id, writer, tips[stream_id].writers[writer])
+            for stream_id in moved
+            for writer in sorted(tips[stream_id].changed_writers)
+        ]
+        await transaction.fetch(
+            _WRITE,
+            [stream_id for stream_id, _, _ in stored],
+            [index for _, index, _ in stored],
+            [text for _, _, text in stored],
+            moved,
+            [tips[stream_id].next_index for stream_id in moved],
+            [tips[stream_id].bytes for stream_id in moved],
+            [stream_id for stream_id, _, _ in writers],
+            [writer for _, writer, _ in writers],
+            [last_index for _, _, last_index in writers],
+        )
+
+    # -- names ----------------------------------------------------------------------------------
+
+    async def _stream_id(self, name: StreamName) -> int:
+        stream_id = self._ids.get(name)
+        if stream_id is None:
+            await self.register(name)
+            stream_id = self._ids[name]
+        self._ids.move_to_end(name)
+        return stream_id
+
+    async def _register(self, name: StreamName) -> None:
+        async with self._database.transaction() as transaction:
+            # The run's row is the lock under which its streams are counted.
+            runs = await transaction.fetch(
+                "SELECT realtime_streams FROM @schema@.runs WHERE id = $1 FOR UPDATE", name.run_id
+            )
+            if not runs:
+                raise NotFound("There is no such run.")
+            rows = await transaction.fetch(
+                """INSERT INTO @schema@.streams (run_id, key)
+                SELECT $1, $2 WHERE (
+                    SELECT count(*) FROM @schema@.streams WHERE run_id = $1 AND key <> $2) < $3
+                ON CONFLICT (run_id, key) DO NOTHING RETURNING id""",
+                name.run_id,
+                name.key,
+                self._max_streams,
+            ) or await transaction.fetch(
+                "SELECT id FROM @schema@.streams WHERE run_id = $1 AND key = $2",
+                name.run_id,
+                name.key,
+            )
+            if not rows:
+                raise TooManyStreams(f"A run has at most {self._max_streams} streams.")
+            if name.key not in runs[0]["realtime_streams"]:
+                await transaction.fetch(
+                    """UPDATE @schema@.runs
+                    SET realtime_streams = array_append(realtime_streams, $2) WHERE id = $1""",
+                    name.run_id,
+                    name.key,
+                )
+        self._ids[name] = rows[0]["id"]
+        while len(self._ids) > _KNOWN_STREAMS:
+            self._ids.popitem(last=False)
+
+
+def _is_new(chunk: NewChunk, tip: _Tip) -> bool:
+    if chunk.writer is None or chunk.writer_index is None:
+        return True
+    return chunk.writer_index > tip.writers.get(chunk.writer, -1)
+
+
+def _settle(appends: Sequence[_Append], error: GatewayError) -> None:
+    for append in appends:
+        if not append.done.done():
+            append.done.set_exception(error)
+
+
+def _state(row: Row) -> StreamState:
+    return StreamState(
+        row["first_index"], row["next_index"], row["closed"], row["has_open_writers"]
+    )

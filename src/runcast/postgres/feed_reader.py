@@ -1,0 +1,203 @@
+"""What subscriptions read: snapshots of all matching runs, and what changed since a position."""
+
+from collections.abc import Iterable
+
+from runcast.core.page import ChangePage, PageKey
+from runcast.core.position import Position
+from runcast.core.run import Departure, Run, RunChange
+from runcast.core.selector import Selector
+from runcast.errors import PositionLost
+from runcast.postgres.database import Database, Row, Transaction
+from runcast.postgres.rows import RUN_BYTES, run_columns, to_departure, to_run
+from runcast.postgres.run_query import NEWEST_FIRST, RunQuery, query_of_selector
+
+MAX_DEPARTURES = 10_000
+# A page ends before its rows weigh more than this, though it holds at least one.
+_PAGE_BYTES = 16 * 1024 * 1024
+_DEPARTED_BYTES = 64 * 1024 * 1024
+# Up to so many changed runs are sorted; where there are more, they are met on the way.
+_FEW = 10_000
+
+_HERE = "snapshot, database, horizon, found"
+_RUN_AT = 4  # columns of _HERE come before those of the run
+
+
+class FeedReader:
+    """Reads pages of runs together with the very snapshot that they were seen in."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read_snapshot(
+        self, selector: Selector, *, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """
+        One page of all runs that match, as they are now.
+
+        A page of large rows may be shorter than ``limit`` although more follow.
+        """
+        query = query_of_selector(selector)
+        if after is not None:
+            query.older_than(after)
+        sql = _with_runs(query.page(limit + 1))
+        return _to_page(await self._database.fetch(sql, *query.arguments), limit)
+
+    async def read_changes(
+        self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """
+        One page of what became visible after ``since``, about runs that match or matched.
+
+        The first page carries the departures; a run of theirs that matches again may come once
+        more on a later page. A page of large rows may be shorter than ``limit``.
+
+        Raises:
+            PositionLost: ``since`` cannot be continued from; start from a snapshot.
+        """
+        query = query_of_selector(selector)
+        if after is not None:
+            query.older_than(after)
+        sql = _with_runs(_changed_page(query, since, limit + 1))
+        if after is not None:
+            rows = await self._database.fetch(sql, *query.arguments)
+            _check_continuable(since, rows[0])
+            return _to_page(rows, limit)
+        async with self._database.snapshot() as transaction:
+            rows = await transaction.fetch(sql, *query.arguments)
+            _check_continuable(since, rows[0])
+            page = _to_page(rows, limit)
+            departures = await _read_departures(transaction, selector, since)
+            if not departures:
+                return page
+            known = {change.facets.id for change in page.changes}
+            runs = await _read_runs(transaction, selector.environment_id, departures.keys() - known)
+        return ChangePage(
+            tuple(_with_departures(page.changes, departures, runs)), page.position, page.next
+        )
+
+
+def _changed_page(query: RunQuery, since: Position, limit: int) -> str:
+    """As `RunQuery.page`, for runs that changed since a position."""
+    parts = _changed_since(query, since)
+    # Two scans of an index; put into one OR, they made the planner read the whole table.
+    changed = " UNION ALL ".join(
+        f"SELECT id, created_at FROM @schema@.runs WHERE {part} AND {query.condition}"
+        for part in parts
+    )
+    return f"""few AS MATERIALIZED (
+            SELECT id, created_at FROM ({changed}) AS changed LIMIT {_FEW + 1}
+        ), many AS MATERIALIZED (
+            SELECT id, created_at FROM @schema@.runs
+            WHERE (SELECT count(*) FROM few) > {_FEW}
+                AND {query.condition} AND ({" OR ".join(parts)})
+            ORDER BY {NEWEST_FIRST} LIMIT {limit}
+        ), page AS (
+            SELECT id, created_at FROM few WHERE (SELECT count(*) FROM few) <= {_FEW}
+            UNION ALL SELECT id, created_at FROM many
+            ORDER BY {NEWEST_FIRST} LIMIT {limit}
+        )"""
+
+
+def _changed_since(query: RunQuery, since: Position) -> list[str]:
+    """Conditions that share no row and together mean: not seen at that position."""
+    parts = [f"changed_in >= {query.argument(since.xmax)}::xid8"]
+    if since.in_flight:
+        parts.append(f"changed_in = ANY({query.argument(since.in_flight)}::xid8[])")
+    return parts
+
+
+def _with_runs(page: str) -> str:
+    """
+    The whole statement: where the page was read, and its runs.
+
+    There is a row also when there is no run; ``found`` counts those not sent for their size.
+    """
+    return f"""WITH {page}, here AS (
+            SELECT pg_current_snapshot()::text AS snapshot,
+                @schema@.database_name() AS database,
+                coalesce((SELECT horizon FROM @schema@.following), '0') AS horizon,
+                (SELECT count(*) FROM page) AS found
+        ), weighed AS (
+            SELECT runs.*, coalesce(sum({RUN_BYTES}) OVER (
+                ORDER BY runs.created_at DESC, runs.id DESC
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            ), 0) AS bytes, row_number() OVER (
+                ORDER BY runs.created_at DESC, runs.id DESC
+            ) AS place
+            FROM page JOIN @schema@.runs ON runs.id = page.id
+        )
+        SELECT {_HERE}, {run_columns("weighed")} FROM here
+        LEFT JOIN weighed ON weighed.bytes <= {_PAGE_BYTES} OR weighed.place = 1
+        ORDER BY weighed.place"""
+
+
+def _to_page(rows: list[Row], limit: int) -> ChangePage:
+    position = Position.from_snapshot(rows[0]["database"], rows[0]["snapshot"])
+    runs = [to_run(row, _RUN_AT) for row in rows[:limit] if row["id"] is not None]
+    more = rows[0]["found"] > len(runs)
+    return ChangePage(
+        tuple(RunChange(run.facets, run) for run in runs),
+        position,
+        PageKey(runs[-1].created_at, runs[-1].id) if more else None,
+    )
+
+
+def _check_continuable(since: Position, here: Row) -> None:
+    if since.database != here["database"]:
+        raise PositionLost(
+            "other_database",
+            "The cursor is of another database, or of this one before it was restored or promoted.",
+        )
+    if since.xmax > Position.from_snapshot(here["database"], here["snapshot"]).xmax:
+        raise PositionLost("ahead", "The cursor is ahead of the database.")
+    if here["horizon"] > 0 and not since.sees(here["horizon"]):
+        raise PositionLost("too_old", "The cursor is older than what is remembered of departures.")
+
+
+async def _read_departures(
+    transaction: Transaction, selector: Selector, since: Position
+) -> dict[str, list[Departure]]:
+    """What left the feed, by run and oldest first."""
+    query = query_of_selector(selector, id_column="run_id")
+    left = " UNION ALL ".join(
+        f"SELECT * FROM @schema@.departures WHERE {part} AND {query.condition}"
+        for part in _changed_since(query, since)
+    )
+    rows = await transaction.fetch(
+        f"""WITH departed AS (SELECT * FROM ({left}) AS departed LIMIT {MAX_DEPARTURES + 1})
+        SELECT departed.*, coalesce({RUN_BYTES}, 0) AS bytes
+        FROM departed LEFT JOIN @schema@.runs ON runs.id = departed.run_id
+        ORDER BY departed.version""",
+        *query.arguments,
+    )
+    departures: dict[str, list[Departure]] = {}
+    weights: dict[str, int] = {}
+    for row in rows:
+        departures.setdefault(row["run_id"], []).append(to_departure(row))
+        weights[row["run_id"]] = row["bytes"]
+    if len(rows) > MAX_DEPARTURES or sum(weights.values()) > _DEPARTED_BYTES:
+        raise PositionLost("too_many_departures", "More runs left than are told one by one.")
+    return departures
+
+
+async def _read_runs(
+    transaction: Transaction, environment_id: str, run_ids: Iterable[str]
+) -> dict[str, Run]:
+    rows = await transaction.fetch(
+        f"SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2)",
+        environment_id,
+        list(run_ids),
+    )
+    return {row["id"]: to_run(row) for row in rows}
+
+
+def _with_departures(
+    changes: Iterable[RunChange], departures: dict[str, list[Departure]], runs: dict[str, Run]
+) -> Iterable[RunChange]:
+    """Merge departures into the changes of their runs; those of other runs follow."""
+    left = dict(departures)
+    for change in changes:
+        yield RunChange(change.facets, change.run, tuple(left.pop(change.facets.id, ())))
+    for run_id, departed in left.items():
+        run = runs.get(run_id)
+        yield RunChange(run.facets if run else departed[-1].facets, run, tuple(departed))

@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: the outside face of the gateway."""

@@ -1,0 +1,141 @@
+"""From a request to a grant: finds the token, tells what kind it is, and has it verified."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from starlette.requests import HTTPConnection
+
+from runcast.auth.grant import Grant
+from runcast.auth.keys import looks_like_secret_key
+from runcast.auth.token import is_public_token, read_subject, verify_token
+from runcast.core.run import Run
+from runcast.core.scope import Resource
+from runcast.errors import InsufficientScope, InvalidToken, MissingToken
+from runcast.ports import Clock
+from runcast.web.key_directory import KeyDirectory
+
+
+class Bearer:
+    """
+    Turns tokens into grants. Tokens are neither logged nor named in errors.
+
+    A verified public token is remembered by its hash, no longer than its keys are (see
+    `KeyDirectory`) and never past its expiry.
+    """
+
+    def __init__(self, keys: KeyDirectory, *, clock: Clock, max_tokens: int = 10_000) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._max_tokens = max_tokens
+        self._verified: OrderedDict[bytes, tuple[Grant, float]] = OrderedDict()
+
+    async def authenticate(
+        self,
+        connection: HTTPConnection,
+        *,
+        public_tokens: bool = True,
+        token_in_query: bool = False,
+    ) -> Grant:
+        """
+        Say what the caller of a request may do.
+
+        Args:
+            public_tokens: Whether public access tokens are accepted, or secret keys only.
+            token_in_query: Whether ``?token=`` counts when there is no Authorization header.
+
+        Raises:
+            MissingToken: Nothing that could be a token came with the request.
+            InvalidToken: Unknown, malformed, or of a kind that is not accepted.
+            ExpiredToken: It was good once.
+        """
+        token = _find_token(connection, token_in_query)
+        if not public_tokens and is_public_token(token):
+            raise InvalidToken("Use a secret key here; public access tokens are not accepted.")
+        return await self.grant_for(token)
+
+    async def grant_for(self, token: str) -> Grant:
+        """
+        Say what the bearer of a secret key or a public access token may do.
+
+        Raises:
+            InvalidToken: Neither a known secret key nor a good public access token.
+            ExpiredToken: It was good once.
+        """
+        digest = hashlib.sha256(token.encode(errors="replace")).digest()
+        if (entry := self._verified.get(digest)) and self._clock.now() < entry[1]:
+            self._verified.move_to_end(digest)
+            return entry[0]
+        if is_public_token(token):
+            return await self._verify(token, digest)
+        if looks_like_secret_key(token):
+            environment_id = await self._keys.environment_id(token)
+            if environment_id is not None:
+                return Grant.for_secret_key(environment_id)
+        raise InvalidToken("This is neither a secret key nor a public access token known here.")
+
+    async def _verify(self, token: str, digest: bytes) -> Grant:
+        ring = await self._keys.key_ring(read_subject(token))
+        now = self._clock.now()
+        grant = verify_token(token, keys=ring, now=now)
+        assert grant.expires_at is not None
+        self._verified[digest] = (grant, min(grant.expires_at, now + self._keys.ttl_seconds))
+        self._verified.move_to_end(digest)
+        while len(self._verified) > self._max_tokens:
+            self._verified.popitem(last=False)
+        return grant
+
+
+def require(grant: Grant, action: str, *resources: Resource) -> None:
+    """
+    Go on only if the grant allows ``action`` on at least one of the resources.
+
+    The error names the first resource, so that is one which the caller knows already.
+
+    Raises:
+        InsufficientScope: It does not.
+    """
+    if not grant.permissions.allows(action, resources):
+        raise _insufficient(action, resources[0])
+
+
+def require_every(grant: Grant, action: str, resources: Iterable[Resource]) -> None:
+    """
+    Go on only if the grant allows ``action`` on each of the resources.
+
+    Raises:
+        InsufficientScope: There is one on which it does not.
+    """
+    for resource in resources:
+        require(grant, action, resource)
+
+
+def require_read(grant: Grant, run: Run) -> None:
+    """
+    Go on only if the grant allows to read the run, by its id, task, a tag or its batch.
+
+    Raises:
+        InsufficientScope: It does not.
+    """
+    if not grant.permissions.may_read(run):
+        raise _insufficient("read", Resource("runs", run.id))
+
+
+def _insufficient(action: str, resource: Resource) -> InsufficientScope:
+    scope = ":".join(part for part in (action, *resource) if part is not None)
+    return InsufficientScope(f'The token does not allow this; it would need the scope "{scope}".')
+
+
+def _find_token(connection: HTTPConnection, token_in_query: bool) -> str:
+    headers = connection.headers.getlist("authorization")
+    if len(headers) > 1:
+        raise InvalidToken("Send one Authorization header, not several.")
+    if headers:
+        scheme, _, token = headers[0].strip().partition(" ")
+        if scheme.lower() == "bearer" and token.strip():
+            return token.strip()
+    elif token_in_query and (token := connection.query_params.get("token", "")):
+        return token
+    raise MissingToken(
+        'Send a secret key or a public access token in the header "Authorization: Bearer …".'
+    )

@@ -1,0 +1,114 @@
+"""
+What every HTTP answer has in common: CORS, a request id, the server's name, and errors as JSON.
+
+A plain ASGI wrapper: it starts no task, and it only looks at the message that opens a response.
+"""
+
+import re
+import uuid
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runcast.web.raw_path import with_raw_path
+from runcast.web.responses import error_response
+
+REQUEST_ID = "x-request-id"
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SANE_HEADER_LIST = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
+_METHODS = "GET,HEAD,PUT,PATCH,POST,DELETE"
+
+# What the official clients and our own send; used when a preflight does not say what it wants.
+_REQUEST_HEADERS = (
+    "authorization, content-type, if-none-match, last-event-id, trigger-version, "
+    "x-trigger-api-version, x-trigger-source, x-trigger-client, x-trigger-branch, "
+    "x-trigger-electric-version, x-trigger-realtime-streams-version, "
+    "x-trigger-request-idempotency-key, timeout-seconds, x-trigger-stream-start, x-part-id, "
+    "x-request-id, traceparent, tracestate, batch-processing-strategy"
+)
+
+# Both the star and the names: the star is not understood by every client.
+_EXPOSED_HEADERS = (
+    "*, etag, retry-after, x-request-id, x-trigger-jwt, x-trigger-jwt-claims, x-ratelimit-limit, "
+    "x-ratelimit-remaining, x-ratelimit-reset, x-should-retry, electric-handle, electric-offset, "
+    "electric-schema, electric-cursor, electric-up-to-date, x-stream-version"
+)
+
+
+class Envelope:
+    """Wraps the routes; the outermost part of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(with_raw_path(scope), receive, send)
+        elif scope["type"] == "websocket":
+            await self._app(with_raw_path(scope), receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        common = common_headers(scope)
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message.get("headers", ()), *common]}
+            await send(message)
+
+        if scope["method"] == "OPTIONS":
+            await _preflight(scope)(scope, receive, send_with_headers)
+            return
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if started:
+                # Too late for an answer: the server cuts the connection, so that nobody takes
+                # what was sent for the whole.
+                raise
+            await error_response(error)(scope, receive, send_with_headers)
+
+
+def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """
+    Give the headers that every answer to this request carries.
+
+    For those who write to the connection themselves; all others get them from `Envelope`.
+    """
+    return [
+        (b"access-control-allow-origin", b"*"),
+        (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
+        (b"server", b"runcast"),
+        (REQUEST_ID.encode(), _request_id(scope["headers"]).encode()),
+    ]
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    sent = Headers(raw=list(headers)).get(REQUEST_ID, "")
+    return sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
+def _preflight(scope: Scope) -> Response:
+    asked = Headers(scope=scope).get("access-control-request-headers", "")
+    return Response(
+        status_code=204,
+        headers={
+            "access-control-allow-methods": _METHODS,
+            "access-control-allow-headers": (
+                asked if _SANE_HEADER_LIST.fullmatch(asked) else _REQUEST_HEADERS
+            ),
+            "access-control-max-age": "300",
+            "allow": f"OPTIONS,{_METHODS}",
+            "vary": "access-control-request-headers",
+        },
+    )

@@ -1,0 +1,121 @@
+"""Run feeds and streams as a Server-Sent Events response."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from sse_starlette import EventSourceResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from runcast.core.sse import SseFormat
+from runcast.hub.connection import Carried, Connection
+from runcast.hub.hub import Hub
+from runcast.web.asgi_outlet import AsgiOutlet
+from runcast.web.handover import EXTENSION, HandoverOutlet
+
+# How long an EventSource waits before it reconnects by itself.
+_RETRY = b"retry: 1000\n\n"
+
+
+class EventStream(EventSourceResponse):
+    """
+    sse-starlette's response with another motor: the hub writes, no task and no queue per client.
+
+    Under uvicorn the connection is handed over after the head (`handover`), with any other server,
+    over TLS in this process, or where ``allow_handover`` is false, the hub drives ``send``.
+
+    Args:
+        carry: Makes what the connection carries, once there is one, in its form.
+        form: Of the connection's own messages, with or without chunk framing.
+        expires_at: End of the grant in Unix seconds; None for secret keys.
+        only_parts: Leave out what is neither data nor a comment: see `StreamSseFormat`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        carry: Callable[[Connection, SseFormat], Carried],
+        *,
+        form: Callable[[bool], SseFormat],
+        expires_at: float | None,
+        allow_handover: bool,
+        only_parts: bool = False,
+    ) -> None:
+        super().__init__(_nothing(), ping=0, sep="\n")
+        self._hub = hub
+        self._carry = carry
+        self._form = form
+        self._expires_at = expires_at
+        self._allow_handover = allow_handover
+        self._only_parts = only_parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        first = b": hello\n\n" if self._only_parts else _RETRY
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        protocol = scope.get("extensions", {}).get(EXTENSION)
+        if self._allow_handover and HandoverOutlet.can_take(protocol, scope):
+            outlet = HandoverOutlet(protocol, self._hub.limits.write_buffer_bytes)
+            self._subscribe(outlet, chunked=True)
+            return
+        portable = AsgiOutlet(
+            send,
+            messages=_body,
+            closing=_last_body,
+            abort=None if protocol is None else protocol.transport.abort,
+        )
+        self._subscribe(portable, chunked=False)
+        try:
+            await _disconnected(receive, portable)
+        finally:
+            portable.closed()
+
+    def _subscribe(self, outlet: HandoverOutlet | AsgiOutlet, *, chunked: bool) -> None:
+        form = self._form(chunked)
+        connection = Connection(
+            self._hub,
+            outlet,
+            kind="sse",
+            form=form,
+            expires_at=self._expires_at,
+            only_parts=self._only_parts,
+        )
+        outlet.connection = connection
+        self._hub.connect(connection)
+        connection.add(self._carry(connection, form))
+
+
+async def _disconnected(receive: Receive, outlet: AsgiOutlet) -> None:
+    """Wait until the client is gone, or the outlet has ended the response."""
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    listening = asyncio.ensure_future(listen())
+    ended = asyncio.ensure_future(outlet.gone.wait())
+    try:
+        await asyncio.wait({listening, ended}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        listening.cancel()
+        ended.cancel()
+
+
+def _body(data: bytes) -> tuple[Message]:
+    return ({"type": "http.response.body", "body": data, "more_body": True},)
+
+
+def _last_body(code: int, reason: str) -> Message:
+    return {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def _nothing() -> Iterator[bytes]:
+    return iter(())

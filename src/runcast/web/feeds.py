@@ -1,0 +1,274 @@
+"""The run feeds as Server-Sent Events: one run, runs by tag or task, a batch, all runs."""
+
+import re
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from runcast.auth.grant import Grant
+from runcast.core.position import Position, parse_cursor
+from runcast.core.run import UNSKIPPABLE_COLUMNS, Run
+from runcast.core.scope import Resource
+from runcast.core.selector import Selector
+from runcast.core.sse import SseFormat
+from runcast.core.subscription import Subscription
+from runcast.core.timespan import parse_duration
+from runcast.core.view import View
+from runcast.errors import InsufficientScope, InvalidParameter, InvalidToken, NotFound
+from runcast.hub.audience import AudienceKey
+from runcast.hub.connection import Connection
+from runcast.hub.subscriber import Subscriber
+from runcast.web.bearer import require, require_read
+from runcast.web.event_stream import EventStream
+from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.services import Services
+
+_NAME = re.compile(r"[A-Za-z]{1,64}")
+_MAX_SKIPPED = 64
+
+
+class FeedQuery(BaseModel):
+    """What every run feed can be told."""
+
+    cursor: str | None = Field(None, description="Resume from here; `Last-Event-ID` wins.")
+    skipColumns: str = Field("", description="Fields to leave out, joined with commas.")
+    token: str | None = Field(None, description="A public access token, for plain EventSource.")
+
+
+class OneRunQuery(FeedQuery):
+    """What the feed of one run can be told."""
+
+    stay: bool = Field(False, description="Go on when the run is finished.")
+
+
+class ManyRunsQuery(FeedQuery):
+    """What a feed of many runs can be told."""
+
+    tags: str = Field("", description="Only runs that have all of these, joined with commas.")
+    task: str | None = Field(None, description="Only runs of this task.")
+    createdAt: str | None = Field(
+        None, description="Only runs created since: a duration before now, or an ISO 8601 date."
+    )
+
+
+class BatchQuery(FeedQuery):
+    """What the feed of a batch can be told."""
+
+
+async def run_feed(call: Call) -> ASGIApp:
+    """Follow one run."""
+    query: OneRunQuery = call.query
+    refuse_key_in_query(call)
+    run = await readable_run(call.services, call.grant, call.path["run"])
+    since = _since(call)
+    ends = not query.stay
+    if ends and finished_before(run, since):
+        return Response(status_code=204)  # what makes an EventSource stop
+    selector = Selector(call.environment_id, run_id=run.id)
+    return _stream(call, selector, since, ends_with_run=ends)
+
+
+async def runs_feed(call: Call) -> ASGIApp:
+    """Follow runs by tags, by task, or all."""
+    query: ManyRunsQuery = call.query
+    refuse_key_in_query(call)
+    selector = Selector(
+        call.environment_id,
+        tags=tuple(query.tags.split(",")) if query.tags else (),
+        task=query.task,
+        created_after=created_after(query.createdAt, call.now),
+    )
+    require_feed(call.grant, selector)
+    return _stream(call, selector, _since(call))
+
+
+async def batch_feed(call: Call) -> ASGIApp:
+    """Follow the runs of a batch."""
+    refuse_key_in_query(call)
+    selector = Selector(call.environment_id, batch_id=call.path["batch"])
+    require_feed(call.grant, selector)
+    if await call.services.runs.read_batch(call.environment_id, call.path["batch"]) is None:
+        raise NotFound("There is no such batch in this environment.")
+    return _stream(call, selector, _since(call))
+
+
+# -- what WebSocket subscriptions check as well ---------------------------------------------------
+
+
+async def readable_run(services: Services, grant: Grant, run_id: str) -> Run:
+    """
+    Give the run, if the grant may read it.
+
+    Raises:
+        NotFound: There is none, and the grant would have allowed to read it by its id.
+        InsufficientScope: Otherwise; whoever may not read a run does not learn whether it exists.
+    """
+    run = await services.runs.read_run(grant.environment_id, run_id)
+    if run is not None:
+        require_read(grant, run)
+        return run
+    if not grant.permissions.allows("read", [Resource("runs", run_id)]):
+        raise InsufficientScope(
+            f'The token does not allow this; it would need the scope "read:runs:{run_id}".'
+        )
+    raise NotFound("There is no such run in this environment.")
+
+
+def require_feed(grant: Grant, selector: Selector) -> None:
+    """
+    Check that the grant opens a feed of many runs; each run is judged again when it is sent.
+
+    Raises:
+        InsufficientScope: It does not.
+    """
+    resources = []
+    if selector.batch_id is not None:
+        resources.append(Resource("batch", selector.batch_id))
+    if selector.task is not None:
+        resources.append(Resource("tasks", selector.task))
+    resources.extend(Resource("tags", tag) for tag in selector.tags)
+    resources.append(Resource("runs"))
+    require(grant, "read", *resources)
+
+
+def finished_before(run: Run, since: Position | None) -> bool:
+    """Tell whether whoever stands at ``since`` has seen the end of this run."""
+    return since is not None and run.finished and since.sees(run.changed_in)
+
+
+def created_after(text: str | None, now: float) -> float | None:
+    """
+    Read the lower bound on creation times, in Unix seconds.
+
+    Raises:
+        InvalidParameter: Neither a duration nor a date with a zone.
+    """
+    if not text:
+        return None
+    if not text[0].isdigit() or "-" not in text:
+        return now - parse_duration(text)
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        date = None
+    if date is None or date.tzinfo is None:
+        raise InvalidParameter(
+            "createdAt is a duration such as 1h or 7d, or a date such as 2026-01-02T03:04:05Z."
+        )
+    return date.timestamp()
+
+
+def skipped_columns(services: Services, grant: Grant, asked: str) -> frozenset[str]:
+    """
+    Say which columns a subscriber does not get: what the token says wins over what is asked.
+
+    Raises:
+        InvalidParameter: Too many names, or something that is none.
+    """
+    names = frozenset(filter(None, (name.strip() for name in asked.split(","))))
+    if len(names) > _MAX_SKIPPED or not all(_NAME.fullmatch(name) for name in names):
+        raise InvalidParameter("skipColumns is a list of column names, joined with commas.")
+    skip = grant.skip_columns or names
+    if not grant.is_secret_key:
+        skip |= services.limits.withheld_columns
+    return frozenset(skip - UNSKIPPABLE_COLUMNS)
+
+
+def _stream(
+    call: Call, selector: Selector, since: Position | None, *, ends_with_run: bool = False
+) -> ASGIApp:
+    services, grant = call.services, call.grant
+    skip = skipped_columns(services, grant, call.query.skipColumns)
+    services.hub.admit()
+
+    def carry(connection: Connection, form: SseFormat) -> Subscriber:
+        machine = Subscription(
+            since=since,
+            ends_with_run=ends_with_run,
+            max_backlog=services.limits.max_backlog_runs,
+        )
+        key = AudienceKey(View(selector, grant.permissions), form, ends_with_run)
+        return Subscriber(connection, "", key, machine)
+
+    return EventStream(
+        services.hub,
+        carry,
+        form=lambda chunked: SseFormat(skip, chunked),
+        expires_at=grant.expires_at,
+        allow_handover=services.allow_handover,
+    )
+
+
+def _since(call: Call) -> Position | None:
+    cursor = call.request.headers.get("last-event-id") or call.query.cursor
+    return parse_cursor(cursor) if cursor else None
+
+
+def refuse_key_in_query(call: Call) -> None:
+    """
+    Refuse secret keys in addresses, which end up in logs and histories.
+
+    Raises:
+        InvalidToken: There is one.
+    """
+    if call.grant.is_secret_key and "authorization" not in call.request.headers:
+        raise InvalidToken(
+            "A secret key does not belong into an address: send it in the Authorization header, "
+            "or put a public access token here."
+        )
+
+
+_STREAM = {
+    200: Answer("Events `run`, `gone`, `up-to-date` …", None, "text/event-stream"),
+}
+_HEADERS = {"Last-Event-ID": "The cursor of the last event that was seen."}
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/realtime/v1/runs/{run}",
+        name="followRun",
+        summary="Follow one run",
+        description="Ends when the run is finished. docs/protocol.md describes the events.",
+        handler=run_feed,
+        access=Access.ANY_TOKEN,
+        tag="realtime",
+        path_parameters={"run": "Id of the run."},
+        query=OneRunQuery,
+        headers=_HEADERS,
+        answers={**_STREAM, 204: Answer("The run was finished before the cursor.")},
+        token_in_query=True,
+        errors=(403, 404),
+    ),
+    Operation(
+        method="GET",
+        path="/realtime/v1/runs",
+        name="followRuns",
+        summary="Follow runs by tags, by task, or all",
+        handler=runs_feed,
+        access=Access.ANY_TOKEN,
+        tag="realtime",
+        query=ManyRunsQuery,
+        headers=_HEADERS,
+        answers=_STREAM,
+        token_in_query=True,
+        errors=(403,),
+    ),
+    Operation(
+        method="GET",
+        path="/realtime/v1/batches/{batch}",
+        name="followBatch",
+        summary="Follow the runs of a batch",
+        handler=batch_feed,
+        access=Access.ANY_TOKEN,
+        tag="realtime",
+        path_parameters={"batch": "Id of the batch."},
+        query=BatchQuery,
+        headers=_HEADERS,
+        answers=_STREAM,
+        token_in_query=True,
+        errors=(403, 404),
+    ),
+)

@@ -1,0 +1,100 @@
+"""What the gateway remembers of keys, so that not every request asks the database."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from runcast.auth.keys import KeyRing
+from runcast.ports import Clock, KeyStore
+
+_UNKNOWN_SECONDS = 1.0
+
+V = TypeVar("V")
+
+
+class _Memory(Generic[V]):
+    """
+    The answers to one question, each kept for a while; the oldest leave when it is full.
+
+    Unknown keys are remembered apart and for a second only, so that guesses cannot push out
+    what is known. Callers who ask the same thing at once share one reading.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], Awaitable[V | None]],
+        *,
+        clock: Clock,
+        ttl_seconds: float,
+        max_entries: int,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._ttl_seconds = ttl_seconds
+        self._max_entries = max_entries
+        self._known: OrderedDict[str, tuple[V, float]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._readings: dict[str, asyncio.Task[V | None]] = {}
+
+    async def get(self, key: str) -> V | None:
+        now = self._clock.now()
+        entry = self._known.get(key)
+        if entry is not None and now < entry[1]:
+            return entry[0]
+        if now < self._unknown.get(key, 0.0):
+            return None
+        reading = self._readings.get(key)
+        if reading is None:
+            reading = asyncio.create_task(self._read_and_keep(key))
+            self._readings[key] = reading
+        # One caller that goes away must not take the answer from the others.
+        return await asyncio.shield(reading)
+
+    async def _read_and_keep(self, key: str) -> V | None:
+        try:
+            asked_at = self._clock.now()
+            value = await self._read(key)
+        finally:
+            del self._readings[key]
+        self._known.pop(key, None)
+        self._unknown.pop(key, None)
+        if value is None:
+            self._unknown[key] = asked_at + min(_UNKNOWN_SECONDS, self._ttl_seconds)
+            _drop_oldest(self._unknown, self._max_entries)
+        else:
+            self._known[key] = (value, asked_at + self._ttl_seconds)
+            _drop_oldest(self._known, self._max_entries)
+        return value
+
+
+class KeyDirectory:
+    """
+    Environments and their keys, at most ``ttl_seconds`` behind the store.
+
+    Rotated and revoked keys take effect within that time, new ones within a second.
+    """
+
+    def __init__(
+        self, store: KeyStore, *, clock: Clock, ttl_seconds: float, max_entries: int = 10_000
+    ) -> None:
+        self.ttl_seconds = ttl_seconds
+        self._rings = _Memory(
+            store.read_key_ring, clock=clock, ttl_seconds=ttl_seconds, max_entries=max_entries
+        )
+        self._environments = _Memory(
+            store.read_environment_id, clock=clock, ttl_seconds=ttl_seconds, max_entries=max_entries
+        )
+
+    async def key_ring(self, environment_id: str) -> KeyRing:
+        """Give the keys of an environment; one that does not exist has none."""
+        return await self._rings.get(environment_id) or KeyRing(environment_id, ())
+
+    async def environment_id(self, key: str) -> str | None:
+        """Give the environment that a secret key authenticates, or None."""
+        return await self._environments.get(key)
+
+
+def _drop_oldest(entries: OrderedDict[str, Any], limit: int) -> None:
+    while len(entries) > limit:
+        entries.popitem(last=False)

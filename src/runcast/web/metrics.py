@@ -1,0 +1,86 @@
+"""What a gateway counts, for Prometheus; docs/operations.md explains each."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from runcast.core.tailing import State
+from runcast.hub.hub import Hub
+
+
+class Followed(Protocol):
+    """The figures of a changefeed."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def misses(self) -> int: ...
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Numbers by name: reads, changes, reconnects, seconds_since_read."""
+        ...
+
+
+def gateway_registry(hub: Hub, feed: Followed) -> CollectorRegistry:
+    """A registry that reads the figures when it is asked; nothing is counted twice."""
+    registry = CollectorRegistry()
+    registry.register(_GatewayCollector(hub, feed))
+    return registry
+
+
+class _GatewayCollector(Collector):
+    def __init__(self, hub: Hub, feed: Followed) -> None:
+        self._hub = hub
+        self._feed = feed
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._connections()
+        counts, feed = self._hub.counts, self._feed.figures
+        for name, meaning, value in (
+            ("changes_published", "Changes that somebody subscribed to", counts.changes),
+            ("deliveries", "Changes handed to subscribers", counts.deliveries),
+            ("catch_ups", "Snapshots and resumes begun", counts.catch_ups),
+            ("changefeed_reads", "Reads of the changefeed", feed["reads"]),
+            ("changefeed_changes", "Changes that the changefeed found", feed["changes"]),
+            ("changefeed_reconnects", "Times the database was lost", feed["reconnects"]),
+            ("bell_misses", "Changes found without a bell; should stay 0", self._feed.misses),
+        ):
+            yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)
+        yield GaugeMetricFamily(
+            "runcast_changefeed_behind_seconds",
+            "Time since the changefeed was last known to be complete",
+            value=feed["seconds_since_read"],
+        )
+        state = GaugeMetricFamily(
+            "runcast_changefeed_state", "What the tailer is doing", labels=["state"]
+        )
+        for each in State:
+            state.add_metric([each.value], float(each is self._feed.state))
+        yield state
+        yield _by_label("resets", "Subscriptions that began anew", "reason", counts.resets)
+        yield _by_label("connections_closed", "Ended connections", "reason", counts.closed)
+
+    def _connections(self) -> Iterator[Metric]:
+        connections = GaugeMetricFamily(
+            "runcast_connections", "Open connections", labels=["kind", "tier"]
+        )
+        kinds = Counter((each.kind, each.outlet.tier) for each in self._hub.connections)
+        for (kind, tier), count in kinds.items():
+            connections.add_metric([kind, tier], count)
+        yield connections
+        yield GaugeMetricFamily(
+            "runcast_subscriptions", "Open subscriptions", value=self._hub.subscriber_count
+        )
+
+
+def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"runcast_{name}", meaning, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

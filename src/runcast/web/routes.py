@@ -1,0 +1,67 @@
+"""The one table of all operations: routes and /openapi.json are made from it."""
+
+import importlib.metadata
+from functools import cache
+
+import orjson
+from starlette.responses import Response
+
+from runcast.web import (
+    batches,
+    feeds,
+    health,
+    run_list,
+    run_metadata,
+    runs,
+    stream_reading,
+    stream_writing,
+    tasks,
+    tokens,
+)
+from runcast.web.openapi import build_document
+from runcast.web.operation import Access, Answer, Call, Operation
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("runcast")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"  # run from a source tree that is not installed
+
+
+_VERSION = _version()  # reads files, which nobody may do once requests are served
+
+
+async def read_openapi(call: Call) -> Response:
+    """Give the OpenAPI document."""
+    return Response(openapi_json(), media_type="application/json")
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *tasks.OPERATIONS,
+    *run_list.OPERATIONS,
+    *runs.OPERATIONS,
+    *run_metadata.OPERATIONS,
+    *batches.OPERATIONS,
+    *tokens.OPERATIONS,
+    *feeds.OPERATIONS,
+    *stream_reading.OPERATIONS,
+    *stream_writing.OPERATIONS,
+    *health.OPERATIONS,
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        name="readOpenapi",
+        summary="This document",
+        handler=read_openapi,
+        access=Access.OPEN,
+        tag="Operations",
+        answers={200: Answer("OpenAPI 3.1.")},
+    ),
+)
+
+
+@cache
+def openapi_json() -> bytes:
+    """Give the OpenAPI document of all operations."""
+    return orjson.dumps(build_document(OPERATIONS, version=_VERSION))

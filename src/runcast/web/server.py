@@ -1,0 +1,204 @@
+"""
+uvicorn, made fit for connections that stay open.
+
+Adds what it leaves out: bounds on request heads in size and time, a way to drop a connection whose
+reader has stalled, and a drain before the shutdown.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from runcast.core.limits import Limits
+from runcast.errors import ConfigurationError
+from runcast.web.handover import EXTENSION
+
+_BACKLOG = 2048
+_SEND_BUFFER_BYTES = 65536  # else the kernel takes megabytes before a stalled reader is noticed
+_HEAD_TIMEOUT_SECONDS = 15.0
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+)
+_TOO_LARGE_BODY = b'{"error":"The request head is too large.","code":"payload_too_large"}'
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Shows itself to the application, and bounds the head of each request."""
+
+    max_head_bytes = Limits().max_header_bytes
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._in_head = True
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+            # What comes with the head in one read may be body already, so a read of the usual
+            # size is allowed on top; the bound is for heads that never end.
+            if self._head_bytes > self.max_head_bytes + 262144:
+                self._refuse_head()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self}
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_head_timer()
+        if sum(len(name) + len(value) for name, value in self.headers) > self.max_head_bytes:
+            self._refuse_head()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:  # None after a refused head
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle is not None:
+            super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY))
+            self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Shows itself to the application, so that it can drop a stalled connection."""
+
+    async def run_asgi(self) -> None:
+        cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
+        await super().run_asgi()
+
+
+def listen(host: str, port: int, *, stall_timeout_seconds: float) -> socket.socket:
+    """
+    Open the listening socket.
+
+    Its options are inherited by every connection: a small send buffer shows early that a reader is
+    behind, and the kernel itself drops one that acknowledges nothing.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_timeout_seconds * 1000)
+            )
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}. "
+            "Choose another --port (0 takes a free one), or stop what uses it."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """
+    Serves an application until a signal, then drains before it shuts down.
+
+    Args:
+        app: The ASGI application.
+        drain: Ends all open connections in bounded time.
+        on_ready: Called once requests are answered.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        drain: Callable[[], Awaitable[None]],
+        on_ready: Callable[[], Awaitable[None]] | None = None,
+        forwarded_allow_ips: str | None = None,
+    ) -> None:
+        http_class = type(
+            "HttpProtocol", (HttpProtocol,), {"max_head_bytes": limits.max_header_bytes}
+        )
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=http_class,
+                ws=WebSocketProtocol,
+                ws_max_size=limits.max_command_bytes,
+                ws_per_message_deflate=False,
+                ws_ping_interval=20.0,
+                ws_ping_timeout=20.0,
+                access_log=False,  # it would write tokens of plain EventSource clients
+                log_config=None,
+                lifespan="off",
+                server_header=False,
+                proxy_headers=forwarded_allow_ips is not None,
+                forwarded_allow_ips=forwarded_allow_ips,
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._drain = drain
+        self._on_ready = on_ready
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: drain first; a second one shuts down at once."""
+        self._captured_signals.append(sig)
+        if self._draining is not None or not self.started:
+            self.should_exit = self.force_exit = True
+            return
+        self.stop()
+
+    def stop(self) -> None:
+        """Drain, then shut down."""
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain_and_exit())
+
+    async def _drain_and_exit(self) -> None:
+        try:
+            # New connections go to another gateway while the old ones end.
+            for server in self.servers:
+                server.close()
+            await self._drain()
+        finally:
+            self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start serving, then tell."""
+        await super().startup(sockets)
+        if self._on_ready is not None:
+            await self._on_ready()

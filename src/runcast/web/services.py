@@ -1,0 +1,37 @@
+"""Everything that handlers work with, handed to them as one value."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from runcast.core.limits import Limits
+from runcast.hub.hub import Hub
+from runcast.ports import ChunkLog, Clock, RunStore
+from runcast.web.bearer import Bearer
+from runcast.web.key_directory import KeyDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this gateway should get new requests; ``detail`` says why, as a JSON object."""
+
+    ready: bool
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What stands behind the routes; made once by the app."""
+
+    runs: RunStore
+    chunks: ChunkLog
+    keys: KeyDirectory
+    bearer: Bearer
+    hub: Hub
+    clock: Clock
+    limits: Limits
+    allow_handover: bool
+    readiness: Callable[[], Readiness]
+    metrics: CollectorRegistry

@@ -1,0 +1,282 @@
+"""Writing a stream: register, ingest, probe, append, close; docs/protocol.md "Streams"."""
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import AsyncIterator
+
+import orjson
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from runcast.core.chunk import NewChunk, StreamName, check_writer, chunk_text
+from runcast.core.line_splitter import LineSplitter
+from runcast.core.packet import checked_text
+from runcast.core.run import Run
+from runcast.errors import (
+    BackendError,
+    InvalidParameter,
+    NotFound,
+    PayloadTooLarge,
+    StreamClosed,
+)
+from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_body import read_bytes
+from runcast.web.responses import json_response
+
+_TARGETS = ("self", "parent", "root")
+_INDEX = re.compile(r"[0-9]{1,15}")
+_APPEND_BYTES = 512 * 1024
+_IDLE_SECONDS = 900.0  # a writer that sends nothing for longer is taken for gone
+_HOLD_SECONDS = 10.0  # how often a connected writer is said to be so; holds for three times that
+_COMMIT_RETRIES = 6
+
+
+class Registered(BaseModel):
+    """Which protocol the stream is written with."""
+
+    version: str
+
+
+class Done(BaseModel):
+    """It is durable."""
+
+    ok: bool
+
+
+async def register_stream(call: Call) -> Response:
+    """Make a stream known."""
+    name = await _writable_stream(call)
+    await call.services.chunks.register(name)
+    return json_response({"version": "v1"}, 202)
+
+
+async def probe_stream(call: Call) -> ASGIApp:
+    """Tell a writer how far it has come."""
+    name, _ = await _stream(call)
+    writer = check_writer(call.request.headers.get("x-client-id", ""))
+    last = await call.services.chunks.last_index(name, writer)
+    return Response(headers={"x-last-chunk-index": str(last)})
+
+
+async def ingest_stream(call: Call) -> Response:
+    """Store lines as they arrive; answer when all are durable."""
+    name = await _writable_stream(call)
+    headers = call.request.headers
+    writer = headers.get("x-client-id")
+    if writer is not None:
+        check_writer(writer)
+    resume_from = headers.get("x-resume-from-chunk", "0")
+    if not _INDEX.fullmatch(resume_from):
+        raise InvalidParameter("X-Resume-From-Chunk is the index of the first line, from 0 on.")
+    chunks = call.services.chunks
+    await chunks.register(name)
+    presence = writer or f"anonymous-{uuid.uuid4().hex}"
+    await chunks.hold_open(name, presence, connected=True)
+    holding = asyncio.create_task(_hold_open(call, name, presence))
+    try:
+        await _ingest(call, name, writer, int(resume_from))
+    finally:
+        holding.cancel()
+        with contextlib.suppress(BackendError, NotFound):
+            await asyncio.shield(chunks.hold_open(name, presence, connected=False))
+    return Response()
+
+
+async def append_chunk(call: Call) -> Response:
+    """Store a body as one chunk: a JSON string."""
+    name = await _writable_stream(call)
+    body = await read_bytes(
+        call.request,
+        max_bytes=_APPEND_BYTES,
+        timeout_seconds=call.services.limits.request_timeout_seconds,
+    )
+    try:
+        text = checked_text("The body", body.decode())
+    except UnicodeDecodeError:
+        raise InvalidParameter("The body is UTF-8 text.") from None
+    line = orjson.dumps(text)
+    if len(line) > call.services.limits.max_chunk_bytes:
+        raise PayloadTooLarge(
+            f"A chunk has at most {call.services.limits.max_chunk_bytes} bytes; send it in pieces."
+        )
+    part_id = call.request.headers.get("x-part-id")
+    chunk = NewChunk(line.decode())
+    if part_id is not None:
+        chunk = NewChunk(line.decode(), f"part:{check_writer(part_id)}"[:256], 0)
+    await call.services.chunks.append(name, [chunk])
+    return json_response({"ok": True})
+
+
+async def close_stream(call: Call) -> Response:
+    """Let no more chunks come."""
+    name, _ = await _stream(call)
+    await call.services.chunks.register(name)
+    await call.services.chunks.close(name)
+    return json_response({"ok": True})
+
+
+async def _stream(call: Call) -> tuple[StreamName, Run]:
+    target = call.path["target"]
+    if target not in _TARGETS:
+        raise InvalidParameter("The target is self, parent or root.")
+    runs = call.services.runs
+    run = await runs.read_run(call.environment_id, call.path["run"])
+    if run is not None and target != "self":
+        relative = run.parent_id if target == "parent" else run.root_id
+        run = await runs.read_run(call.environment_id, relative) if relative else None
+    if run is None:
+        raise NotFound(f"There is no such run here, or it has no {target}.")
+    return StreamName(run.id, call.path["key"]), run
+
+
+async def _writable_stream(call: Call) -> StreamName:
+    name, run = await _stream(call)
+    if run.finished:
+        raise StreamClosed("The run is finished; write before it is, or trigger a new one.")
+    return name
+
+
+async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) -> None:
+    """Store what arrives, group by group: while one is being stored, the next one is read."""
+    limits = call.services.limits
+    splitter = LineSplitter(limits.max_chunk_bytes)
+    storing: asyncio.Task[None] | None = None
+    try:
+        async for data in _pieces(call):
+            lines = splitter.receive(data) if data is not None else splitter.finish()
+            chunks = []
+            for line in lines:
+                text = chunk_text(line, limits.max_chunk_bytes)
+                chunks.append(NewChunk(text, writer, index if writer is not None else None))
+                index += 1
+            if chunks:
+                if storing is not None:
+                    await storing
+                storing = asyncio.create_task(_store(call, name, chunks))
+    finally:
+        # Also when the body ends badly: what was whole is stored, and the writer asks how far.
+        if storing is not None:
+            await storing
+
+
+async def _store(call: Call, name: StreamName, chunks: list[NewChunk]) -> None:
+    """Append; with a writer's indices that is safe to repeat while the database is away."""
+    repeatable = chunks[0].writer is not None
+    delay = 0.1
+    for attempt in range(_COMMIT_RETRIES):
+        try:
+            await call.services.chunks.append(name, chunks)
+            return
+        except BackendError:
+            if not repeatable or attempt == _COMMIT_RETRIES - 1:
+                raise
+            await asyncio.sleep(delay)
+            delay *= 2
+
+
+async def _pieces(call: Call) -> AsyncIterator[bytes | None]:
+    """The body as it arrives; None at its end. A broken connection ends it without."""
+    stream = call.request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                data = await anext(stream, None)
+        except TimeoutError:
+            raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
+        except ClientDisconnect:
+            return
+        if data is None:
+            yield None
+            return
+        if data:
+            yield data
+
+
+async def _hold_open(call: Call, name: StreamName, presence: str) -> None:
+    while True:
+        await asyncio.sleep(_HOLD_SECONDS)
+        with contextlib.suppress(BackendError):
+            await call.services.chunks.hold_open(name, presence, connected=True)
+
+
+_PATH = "/realtime/v1/streams/{run}/{target}/{key}"
+_PARAMETERS = {
+    "run": "Id of the run.",
+    "target": "`self`, or its `parent` or `root`.",
+    "key": "Key of the stream.",
+}
+_DONE = {200: Answer("Done.", Done)}
+
+OPERATIONS = (
+    Operation(
+        method="PUT",
+        path=_PATH,
+        name="registerStream",
+        summary="Make a stream known",
+        handler=register_stream,
+        access=Access.SECRET_KEY,
+        tag="Streams",
+        path_parameters=_PARAMETERS,
+        answers={202: Answer("Which protocol to write with.", Registered)},
+        errors=(404, 422),
+    ),
+    Operation(
+        method="POST",
+        path=_PATH,
+        name="ingestStream",
+        summary="Append lines as they arrive",
+        description="Newline-delimited JSON or text. Answered when all of it is durable.",
+        handler=ingest_stream,
+        access=Access.SECRET_KEY,
+        tag="Streams",
+        path_parameters=_PARAMETERS,
+        headers={
+            "X-Client-Id": "Names the writer; its lines are counted, and never stored twice.",
+            "X-Resume-From-Chunk": "Index of the first line of this body.",
+        },
+        answers={200: Answer("All lines are durable.")},
+        errors=(404, 413, 422),
+    ),
+    Operation(
+        method="HEAD",
+        path=_PATH,
+        name="probeStream",
+        summary="Ask how far a writer has come",
+        handler=probe_stream,
+        access=Access.SECRET_KEY,
+        tag="Streams",
+        path_parameters=_PARAMETERS,
+        headers={"X-Client-Id": "Names the writer."},
+        answers={200: Answer("In `X-Last-Chunk-Index`; -1 if nothing is stored.")},
+        errors=(404,),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_PATH}/append",
+        name="appendChunk",
+        summary="Append one chunk",
+        handler=append_chunk,
+        access=Access.SECRET_KEY,
+        tag="Streams",
+        path_parameters=_PARAMETERS,
+        headers={"X-Part-Id": "Makes a repetition harmless."},
+        answers=_DONE,
+        errors=(404, 413, 422),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_PATH}/close",
+        name="closeStream",
+        summary="Let no more chunks come",
+        handler=close_stream,
+        access=Access.SECRET_KEY,
+        tag="Streams",
+        path_parameters=_PARAMETERS,
+        answers=_DONE,
+        errors=(404, 422),
+    ),
+)

@@ -1,0 +1,279 @@
+"""
+The options of a trigger as clients send them, and the run that they ask for.
+
+Options that no column of a run holds, unknown ones included, are kept as they were sent.
+
+Source: wire/trigger-wire.md 4.2 and 4.9.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+
+from runcast.core.limits import Limits
+from runcast.core.metadata import check_size, check_storable
+from runcast.core.new_run import NewRun
+from runcast.core.packet import JSON, MISSING, SUPER_JSON, json_text, packet_from_trigger
+from runcast.core.tags import parse_tags
+from runcast.core.timespan import parse_duration
+from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge, Unprocessable
+from runcast.web.text_field import ShortText, Text
+
+_MAX_TASK_BYTES = 512
+_MAX_KEPT_BYTES = 64 * 1024
+_MAX_INT32 = 2**31 - 1
+
+_IDEMPOTENCY_SECONDS = 30 * 86400.0
+_MAX_IDEMPOTENCY_SECONDS = 3650 * 86400.0
+_IDEMPOTENCY_TTL = re.compile(r"[0-9]{1,9}[smhd]", re.ASCII)
+
+Machine = Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"]
+Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+
+
+class QueueChoice(BaseModel):
+    """The queue of a run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: ShortText
+
+
+class IdempotencyKeyOptions(BaseModel):
+    """The idempotency key as its user wrote it, before it was hashed."""
+
+    key: Text
+    scope: Literal["run", "attempt", "global"] | None = None
+
+
+class TriggerOptions(BaseModel):
+    """How a run is to be made. Options that are not listed are kept with the run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    payloadType: ShortText | None = Field(
+        default=None,
+        description="How to read a payload that is a string; application/json if left out.",
+    )
+    delay: Text | None = Field(
+        default=None,
+        description='A duration such as "1h30m" or an ISO 8601 time: the run is DELAYED.',
+    )
+    ttl: Text | Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)] | None = Field(
+        default=None, description="How long the run may wait: a duration such as 10m, or seconds."
+    )
+    tags: Text | list[Text] | None = Field(
+        default=None, description="Up to 10 distinct tags of up to 128 characters."
+    )
+    metadata: dict[str, Any] | str | None = Field(
+        default=None, description="A JSON object, or the text of one."
+    )
+    metadataType: ShortText | None = None
+    idempotencyKey: Text | None = Field(
+        default=None, description="Two triggers of one task with one key make one run."
+    )
+    idempotencyKeyTTL: Text | None = Field(
+        default=None, description="How long the key holds, such as 60s or 7d; 30 days if left out."
+    )
+    idempotencyKeyOptions: IdempotencyKeyOptions | None = None
+    parentRunId: ShortText | None = None
+    resumeParentOnCompletion: StrictBool | None = None
+    queue: QueueChoice | ShortText | None = None
+    concurrencyKey: Text | Number | None = None
+    priority: Annotated[Number, Field(ge=-1e9, le=1e9)] | None = Field(
+        default=None, description="Seconds by which the run goes before others."
+    )
+    machine: Machine | None = None
+    region: ShortText | None = None
+    lockToVersion: ShortText | None = None
+    maxAttempts: Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)] | None = None
+    maxDuration: Annotated[Number, Field(ge=0, le=1e12)] | None = Field(
+        default=None, description="Seconds that the run may compute."
+    )
+    test: StrictBool | None = None
+
+
+# Which columns or other fields of a run hold; what is left of the options is kept as it came.
+_HELD = frozenset(TriggerOptions.model_fields) - {"queue", "resumeParentOnCompletion"}
+# Of an engine that is no more.
+_IGNORED = frozenset({"parentAttempt", "dependentAttempt", "dependentBatch", "parentBatch"})
+
+
+def new_run(
+    *,
+    environment_id: str,
+    task: str,
+    payload: object,
+    options: TriggerOptions,
+    limits: Limits,
+    now: float,
+    headers: Mapping[str, str] | None = None,
+    one_time_token: str | None = None,
+    parent_id: str | None = None,
+    batch_index: int | None = None,
+    trigger_function: str = "trigger",
+) -> NewRun:
+    """
+    Say what run a trigger asks for.
+
+    Args:
+        payload: A JSON value, or MISSING.
+        headers: Of the request, where an idempotency key in them counts.
+        parent_id: The parent, if it does not stand in the options.
+        trigger_function: What made the run, if it waits for nobody.
+
+    Raises:
+        InvalidBody: An option is not what it should be.
+        Unprocessable: Too many tags, or a delay that is no time.
+        PayloadTooLarge: The metadata or the options are over their limit.
+    """
+    if not 0 < len(task.encode()) <= _MAX_TASK_BYTES:
+        raise InvalidBody(f"The name of a task has 1 to {_MAX_TASK_BYTES} bytes.")
+    payload_type = MISSING if options.payloadType is None else options.payloadType
+    text, kind = packet_from_trigger(payload, payload_type)
+    key, key_seconds = _idempotency(options, headers or {})
+    queue = options.queue.name if isinstance(options.queue, QueueChoice) else options.queue
+    waits = "AndWait" if options.resumeParentOnCompletion else ""
+    return NewRun(
+        environment_id=environment_id,
+        task=task,
+        payload=text,
+        payload_type=kind,
+        metadata=_metadata(options, limits),
+        tags=parse_tags(options.tags or []),
+        delay_until=_delay_until(options.delay, now),
+        ttl=_ttl(options.ttl),
+        parent_id=options.parentRunId or parent_id,
+        batch_index=batch_index,
+        trigger_function=trigger_function + waits,
+        queue=queue,
+        concurrency_key=_key_text(options.concurrencyKey),
+        priority_ms=round((options.priority or 0) * 1000),
+        machine=options.machine,
+        region=options.region,
+        worker_version=options.lockToVersion,
+        max_attempts=options.maxAttempts,
+        max_duration_seconds=options.maxDuration,
+        is_test=bool(options.test),
+        idempotency_key=key,
+        idempotency_key_expires_at=time_of(now + key_seconds) if key else None,
+        idempotency_key_options=_key_options(options) if key else None,
+        one_time_token=one_time_token,
+        options=_kept(options),
+    )
+
+
+def idempotency_seconds(ttl: str | None) -> float:
+    """Read how long an idempotency key holds; what cannot be read means 30 days."""
+    if ttl is None or not _IDEMPOTENCY_TTL.fullmatch(ttl):
+        return _IDEMPOTENCY_SECONDS
+    return min(parse_duration(ttl), _MAX_IDEMPOTENCY_SECONDS)
+
+
+def _idempotency(options: TriggerOptions, headers: Mapping[str, str]) -> tuple[str | None, float]:
+    key = headers.get("idempotency-key") or options.idempotencyKey or None
+    if key is not None and len(key) > 2048:
+        raise InvalidBody("An idempotency key has at most 2048 characters.")
+    ttl = headers.get("idempotency-key-ttl") or options.idempotencyKeyTTL
+    return key, idempotency_seconds(ttl)
+
+
+def _key_options(options: TriggerOptions) -> str | None:
+    written = options.idempotencyKeyOptions
+    return None if written is None else written.model_dump_json(exclude_none=True)
+
+
+def _key_text(key: str | float | None) -> str | None:
+    """A concurrency key as text, numbers as JavaScript writes them."""
+    if isinstance(key, float) and key.is_integer():
+        key = int(key)
+    return None if key is None or key == "" else str(key)
+
+
+def _delay_until(delay: str | None, now: float) -> datetime | None:
+    if not delay:
+        return None
+    try:
+        due = time_of(now + parse_duration(delay))
+    except InvalidParameter:
+        due = _parse_time(delay)
+    return due if due > time_of(now) else None
+
+
+def _parse_time(delay: str) -> datetime:
+    try:
+        due = datetime.fromisoformat(delay)
+        return due.replace(tzinfo=due.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Unprocessable(
+            'The delay is neither a duration such as "1h30m" nor an ISO 8601 time.'
+        ) from None
+
+
+def time_of(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(0, UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        raise Unprocessable("The delay reaches beyond the year 9999.") from None
+
+
+def _ttl(ttl: str | int | None) -> str | None:
+    if isinstance(ttl, int):
+        return _duration_text(ttl)
+    if not ttl:
+        return None
+    try:
+        return ttl if parse_duration(ttl) else None
+    except InvalidParameter as error:
+        raise InvalidBody(f"options.ttl: {error.message}") from None
+
+
+def _duration_text(seconds: int) -> str | None:
+    parts = []
+    for unit, length in (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or None
+
+
+def _metadata(options: TriggerOptions, limits: Limits) -> str:
+    value: Any = options.metadata
+    if isinstance(value, str):
+        value = _metadata_from_text(value, options.metadataType or JSON)
+    if value is None:
+        return "{}"
+    if not isinstance(value, dict):
+        raise InvalidBody("options.metadata is a JSON object.")
+    check_storable(value, "options.metadata")
+    text = json_text("options.metadata", value)
+    check_size(text, limits.max_metadata_bytes)
+    return text
+
+
+def _metadata_from_text(text: str, kind: str) -> Any:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise InvalidBody("options.metadata is not the text of a JSON object.") from None
+    return value.get("json") if kind == SUPER_JSON and isinstance(value, dict) else value
+
+
+def _kept(options: TriggerOptions) -> str:
+    sent = options.model_dump(exclude_unset=True, exclude_none=True)
+    kept = {
+        name: value for name, value in sent.items() if name not in _HELD and name not in _IGNORED
+    }
+    if not isinstance(options.queue, QueueChoice) or not options.queue.model_extra:
+        kept.pop("queue", None)
+    check_storable(kept, "options")
+    text = json_text("options", kept)
+    if len(text) > _MAX_KEPT_BYTES:
+        raise PayloadTooLarge(
+            f"The options hold more than {_MAX_KEPT_BYTES} bytes; put values into the payload."
+        )
+    return text
