@@ -237,6 +237,12 @@ class Settings(BaseSettings):
     stream_retention_seconds: float = _seconds(
         _DEFAULTS.stream_retention_seconds, "how long chunks are kept", 1, 3650 * _DAY
     )
+    stream_lease_seconds: float = _seconds(
+        _DEFAULTS.stream_lease_seconds,
+        "how long a writer counts as connected after its gateway was last heard of",
+        0.5,
+        3600,
+    )
     stream_tail_bytes: int = _count(
         _DEFAULTS.stream_tail_bytes,
         "newest part of a followed stream that is kept in memory",
