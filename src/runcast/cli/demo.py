@@ -1,23 +1,27 @@
 """
 Demo runs, made by a plain client of the public REST API as any worker could be.
 
-Three stories are told again and again at human speed, so that there is always something to see:
-a video that is rendered in steps, a file import that spreads over child runs, a text that grows.
+Four stories are told again and again at human speed, so that there is always something to see: a
+video that is rendered in steps, a file import that spreads over child runs, a summary that grows
+in the metadata of its run, and a language model's answer that is streamed.
 Nothing deletes runs: it is the pace, a new run every few seconds, that bounds their number.
 """
 
 import asyncio
+import json
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import httpx
 
+from runcast.cli.demo_answers import ANSWERS, tokens_of
+
 logger = logging.getLogger(__name__)
 
 TAG = "demo"
-_TASKS = ("render-video", "import-csv", "import-csv-part", "summarize")
+_TASKS = ("render-video", "import-csv", "import-csv-part", "summarize", "answer-question")
 _USERS = ("user:7", "user:42", "user:99")
 _UNFINISHED = "QUEUED,DEQUEUED,EXECUTING,WAITING,REATTEMPTING,DELAYED"
 _SUMMARY = "Runs change in the database, and everyone who may see them sees them change"
@@ -43,7 +47,7 @@ async def produce_demo_runs(url: str, secret_key: str, *, pace: float = 1.0) -> 
         worker = DemoWorker(http, pace)
         await worker.play(worker.cancel_leftovers)
         async with asyncio.TaskGroup() as group:
-            for story in (worker.render_video, worker.import_file, worker.summarize):
+            for story in worker.stories:
                 group.create_task(worker.repeat(story))
 
 
@@ -54,6 +58,7 @@ class DemoWorker:
         self._http = http
         self._pace = pace
         self._random = random.Random()
+        self.stories = (self.render_video, self.import_file, self.summarize, self.answer_question)
 
     async def repeat(self, story: Callable[[], Awaitable[None]]) -> None:
         """Play a story again and again, also when one was refused."""
@@ -134,6 +139,29 @@ class DemoWorker:
                 return
         await self._complete(run, {"summary": " ".join(words)}, cost=0.02)
 
+    async def answer_question(self) -> None:
+        """A run with two streams: the answer of a language model, token by token, and its log."""
+        question = self._random.choice(list(ANSWERS))
+        answer = ANSWERS[question]
+        tokens = tokens_of(answer)
+        run = await self._trigger("answer-question", {"question": question}, model="demo-1")
+        await self._pause(0.8)
+        await self._change(run, status="EXECUTING", attemptCount=1)
+        log = [
+            {"level": "info", "message": "prompt built", "tokens": len(question.split())},
+            {"level": "info", "message": "model chosen", "model": "demo-1"},
+            {"level": "debug", "message": "first token"},
+            {"level": "debug", "message": "half of it", "tokens": len(tokens) // 2},
+            {"level": "info", "message": "answer complete", "tokens": len(tokens)},
+        ]
+        token_seconds = 0.06
+        await asyncio.gather(
+            self._stream(run, "llm", tokens, token_seconds),
+            self._stream(run, "log", log, token_seconds * len(tokens) / len(log)),
+        )
+        await self._set(run, tokens=len(tokens))
+        await self._complete(run, {"answer": answer}, cost=0.03)
+
     async def _import_part(self, parent: str, child: str, rows: int) -> bool:
         await self._pause(self._random.uniform(0.2, 2))
         await self._change(child, status="EXECUTING", attemptCount=1)
@@ -211,14 +239,39 @@ class DemoWorker:
         return await self._request(self._http.build_request(method, path, json=body))
 
     async def _request(self, request: httpx.Request) -> dict[str, Any]:
+        response = await self._answered(lambda: self._http.send(request))
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def _stream(
+        self, run: str, key: str, chunks: Sequence[object], seconds_each: float
+    ) -> None:
+        """Write a stream at human speed; over as many connections as it takes, each chunk once."""
+        path = f"/realtime/v1/streams/{run}/self/{key}"
+        writer = {"x-client-id": f"demo-{run}"}
+
+        async def lines(first: int) -> AsyncIterator[bytes]:
+            for chunk in chunks[first:]:
+                await self._pause(seconds_each)
+                yield json.dumps(chunk).encode() + b"\n"
+
+        async def send_the_rest() -> httpx.Response:
+            probe = await self._http.head(path, headers=writer)
+            probe.raise_for_status()
+            first = int(probe.headers["x-last-chunk-index"]) + 1
+            headers = writer | {"x-resume-from-chunk": str(first)}
+            return await self._http.post(path, content=lines(first), headers=headers)
+
+        await self._answered(send_the_rest)
+
+    async def _answered(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         """Send until it is answered, waiting longer each time: a run is not left half done."""
         delay, longest = _BACK_OFF_SECONDS
         while True:
             try:
-                response = await self._http.send(request)
+                response = await send()
                 response.raise_for_status()
-                answer: dict[str, Any] = response.json()
-                return answer
+                return response
             except httpx.HTTPStatusError as error:
                 if error.response.status_code not in _RETRIED:
                     raise

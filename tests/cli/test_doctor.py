@@ -1,0 +1,127 @@
+"""`runcast doctor`: finds what is wrong, and says what to do about it."""
+
+import asyncio
+import secrets
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from runcast.cli.settings_page import settings_page
+from tests.cli.command_line import CommandLine, Ready
+from tests.cli.pooler import transaction_pooler
+from tests.support.postgres import execute
+
+
+@pytest.fixture
+def runcast(command_line: CommandLine) -> CommandLine:
+    return command_line.having(RUNCAST_PORT="0")
+
+
+def test_all_is_well_with_a_migrated_database(runcast: CommandLine, database_url: str) -> None:
+    examined = runcast.having(DATABASE_URL=database_url).run("doctor")
+    assert examined.returncode == 0
+    assert examined.stdout.splitlines()[-1] == "nothing is wrong"
+    for topic in ("versions", "settings", "port", "database", "writing", "clock", "LISTEN"):
+        assert f"ok  {topic}: " in examined.stdout
+    assert "ok  schema: runcast is up to date" in examined.stdout
+    assert "ok  permissions: " in examined.stdout
+
+
+def test_it_works_without_a_database(runcast: CommandLine) -> None:
+    examined = runcast.run("doctor")
+    assert examined.returncode == 0
+    assert "DATABASE_URL is not set" in examined.stdout
+    assert "runcast dev" in examined.stdout
+
+
+def test_no_database_and_no_binaries_is_a_problem(runcast: CommandLine) -> None:
+    examined = runcast.having(RUNCAST_PG_BIN="/nowhere").run("doctor")
+    assert examined.returncode == 1
+    assert "set it to the bin folder of a Postgres server" in examined.stdout
+
+
+def test_an_unreachable_database_is_a_problem(runcast: CommandLine) -> None:
+    url = "postgresql://somebody:hidden@127.0.0.1:1/db"
+    examined = runcast.having(DATABASE_URL=url).run("doctor")
+    assert examined.returncode == 1
+    assert "BAD  database: The database of DATABASE_URL cannot be reached" in examined.stdout
+    assert "Start the server or correct DATABASE_URL" in examined.stdout
+    assert examined.stdout.splitlines()[-1] == "1 problem"
+    assert "hidden" not in examined.stdout + examined.stderr
+
+
+def test_wrong_and_unknown_settings_are_named(runcast: CommandLine) -> None:
+    examined = runcast.having(RUNCAST_PROT="1", RUNCAST_LOG_LEVEL="loud").run("doctor")
+    assert examined.returncode == 1
+    assert "note  settings: nothing reads RUNCAST_PROT" in examined.stdout
+    assert "→ Did you mean RUNCAST_PORT?" in examined.stdout
+    assert "BAD  settings: RUNCAST_LOG_LEVEL is wrong" in examined.stdout
+
+
+def test_an_unmigrated_database_is_a_problem(runcast: CommandLine, empty_database_url: str) -> None:
+    examined = runcast.having(DATABASE_URL=empty_database_url).run("doctor")
+    assert examined.returncode == 1
+    assert "BAD  schema: runcast is not there yet" in examined.stdout
+    assert "→ Run `runcast migrate`." in examined.stdout
+
+
+def test_a_database_of_a_newer_version_is_a_problem(
+    runcast: CommandLine, database_url: str
+) -> None:
+    execute(
+        database_url,
+        "INSERT INTO runcast.migrations (number, name, checksum) VALUES (9999, 'later', '')",
+    )
+    examined = runcast.having(DATABASE_URL=database_url).run("doctor")
+    assert examined.returncode == 1
+    assert "upgrade runcast" in examined.stdout
+
+
+def test_missing_permissions_are_named(runcast: CommandLine, database_url: str) -> None:
+    role = f"guest_{secrets.token_hex(4)}"
+    execute(database_url, f"CREATE ROLE {role} LOGIN")
+    try:
+        execute(database_url, f"GRANT USAGE ON SCHEMA runcast TO {role}")
+        execute(database_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA runcast TO {role}")
+        parts = urlsplit(database_url)
+        url = parts._replace(netloc=f"{role}@").geturl()
+        examined = runcast.having(DATABASE_URL=url).run("doctor")
+        assert examined.returncode == 1
+        assert f"BAD  permissions: {role} lacks INSERT on runs, UPDATE on runs" in examined.stdout
+        assert "UPDATE on sequence bell" in examined.stdout
+        assert f'GRANT ALL ON ALL TABLES IN SCHEMA "runcast" TO "{role}"' in examined.stdout
+    finally:
+        execute(database_url, f"DROP OWNED BY {role}")
+        execute(database_url, f"DROP ROLE {role}")
+
+
+async def test_a_pooler_in_transaction_mode_is_recognized(
+    runcast: CommandLine, database_url: str
+) -> None:
+    async with transaction_pooler(database_url) as url:
+        pooled = runcast.having(DATABASE_URL=url)
+        examined = await asyncio.to_thread(pooled.run, "doctor")
+    assert examined.returncode == 1
+    assert "a pooler stands in between, and a notification did not arrive" in examined.stdout
+    assert "transaction mode" in examined.stdout
+
+
+def test_a_port_in_use_is_a_problem(command_line: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        # Says nothing that a gateway would say, and nothing at all.
+        examined = command_line.having(RUNCAST_PORT=str(port)).run("doctor")
+    assert examined.returncode == 1
+    assert f"BAD  port: 127.0.0.1:{port} cannot be listened on" in examined.stdout
+
+
+def test_a_running_gateway_may_have_the_port(command_line: CommandLine, gateway: Ready) -> None:
+    port = gateway.url.rpartition(":")[2]
+    examined = command_line.having(RUNCAST_PORT=port).run("doctor")
+    assert examined.returncode == 0
+    assert f"ok  port: a gateway runs on 127.0.0.1:{port} already" in examined.stdout
+
+
+def test_the_settings_can_be_printed(runcast: CommandLine) -> None:
+    assert runcast.run("doctor", "--settings").stdout == settings_page()
