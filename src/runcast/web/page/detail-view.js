@@ -1,16 +1,7 @@
 // One run with everything that the token may see of it.
 
 import { byId, make, setPill, setTags, setText } from "./dom.js";
-import { duration, pretty, progress, status, time } from "./format.js";
-
-const TIMES = [
-  ["Created", "createdAt"],
-  ["Delayed until", "delayedUntil"],
-  ["Queued", "queuedAt"],
-  ["Started", "startedAt"],
-  ["Finished", "finishedAt"],
-  ["Expired", "expiredAt"],
-];
+import { duration, pretty, progress, status } from "./format.js";
 
 export class DetailView {
   #metadata = new Map(); // key → {row, value, text}
@@ -62,7 +53,6 @@ export class DetailView {
   }
 
   #drawFacts(run) {
-    for (const [name, key] of TIMES) this.#drawFact(name, run[key] && time(run[key]));
     this.#drawFact("Duration", run.durationMs > 0 ? duration(run.durationMs) : "");
     this.#drawFact("Attempts", String(run.attemptCount));
     this.#drawFact("Number", String(run.number));

@@ -1,10 +1,12 @@
-// One run feed over fetch: connects, reads, resumes from the last cursor, backs off.
+// One feed, of runs or of a stream, over fetch: connects, reads, resumes from the last cursor,
+// backs off.
 //
 //   connecting ─► live ─► ended      (end, 204)
 //    ▲    │        │
 //    │    ▼        ▼
 //   retrying / offline ◄─ lost       (also: reconnect, 5xx, 429)
 //
+//   stopped: by stop(); start() goes on from the cursor.
 //   expired: waits for useToken(). refused: the answer will not change by asking again.
 //
 // fetch and not EventSource, because only fetch can keep the token out of the URL.
@@ -42,7 +44,8 @@ export class Feed {
   #abort = new AbortController();
   #timer = null;
 
-  // handlers: onEvent(type, data), onForget() when a snapshot replaces all that was known,
+  // handlers: onEvent(type, data, id); the parts of a stream are of type "message", their data a
+  // text, that of all others is parsed. onForget() when a snapshot replaces all that was known,
   // onState(feed) after each change of the fields above, onRaw(event).
   constructor(url, token, handlers) {
     this.#url = url;
@@ -65,12 +68,14 @@ export class Feed {
     clearTimeout(this.#timer);
     this.#abort.abort();
     this.#abort = new AbortController();
+    if (this.state !== "ended") this.state = "stopped";
   }
 
-  useToken(token) {
+  // `start`: false leaves a feed at rest that is not followed now.
+  useToken(token, start = true) {
     this.#token = token;
     this.#attempt = 0;
-    this.start();
+    if (start) this.start();
   }
 
   // The network, or the person, has come back: do not wait for the timer.
@@ -128,7 +133,7 @@ export class Feed {
     if (event.type === "id") return null; // with a keep-alive
     this.events += 1;
     this.#handlers.onRaw(event);
-    const data = JSON.parse(event.data);
+    const data = event.type === "message" ? event.data : JSON.parse(event.data);
     if (event.type === "expired") return { state: "expired", message: data.message };
     if (event.type === "problem") return judge(0, data.code, data.message, null);
     if (event.type === "reconnect") return { state: "retrying", delay: data.delayMs };
@@ -144,7 +149,7 @@ export class Feed {
       this.#attempt = 0;
       this.#set("live");
     }
-    this.#handlers.onEvent(event.type, data);
+    this.#handlers.onEvent(event.type, data, event.id);
     return null;
   }
 

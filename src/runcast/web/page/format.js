@@ -40,6 +40,19 @@ export function pretty(value) {
   return clipped(text, MAX_TEXT);
 }
 
+// A text of the wire for people: as JSON where it is some.
+export function prettyJson(text) {
+  try {
+    return pretty(JSON.parse(text));
+  } catch {
+    return pretty(text); // no JSON, or clipped
+  }
+}
+
+export function count(number, noun) {
+  return `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 export function clipped(text, limit) {
   if (text.length <= limit) return text;
   return `${text.slice(0, limit)}\n… ${text.length - limit} more characters`;
@@ -60,6 +73,8 @@ const STATUSES = {
   SYSTEM_FAILURE: ["bad", "System failure"],
   TIMED_OUT: ["bad", "Timed out"],
 };
+
+export const STATUS_NAMES = Object.keys(STATUSES);
 
 // The family of a status (a colour) and its words; a status from a later version stands as sent.
 export function status(name) {

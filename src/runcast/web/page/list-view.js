@@ -13,6 +13,10 @@ export class ListView {
     this.#list.addEventListener("keydown", (event) => this.#walk(event));
   }
 
+  get size() {
+    return this.#rows.size;
+  }
+
   draw(runs, selectedId) {
     const wanted = new Set(runs.map((run) => run.id));
     for (const [id, { item }] of this.#rows) {

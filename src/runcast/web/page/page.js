@@ -1,31 +1,47 @@
 // The live page: the fragment says what to show, feeds bring it, views draw it.
 //
-// Fragment: #token=… (taken away at once), run, tags, task, batch, since.
+// Fragment: #token=… (taken away at once), run, tags, task, batch, since, status.
 
 import { DetailView } from "./detail-view.js";
 import { byId, oncePerFrame, setText } from "./dom.js";
+import { countdown, words } from "./feed-words.js";
 import { Feed } from "./feed.js";
 import { ListView } from "./list-view.js";
+import { RunStreams } from "./run-streams.js";
 import { RunTable } from "./run-table.js";
+import { StatusFilter } from "./status-filter.js";
+import { StreamsView } from "./streams-view.js";
+import { TimelineView } from "./timeline-view.js";
 import { claimsOf, showTheSame, startingPoint, storedToken, storeToken } from "./token.js";
 import { WireView } from "./wire-view.js";
 
 const MAX_RUNS = 500;
 const SPANS_MS = { "1h": 3_600_000, "1d": 86_400_000, "7d": 604_800_000 };
-const PARAMETERS = ["tags", "task", "batch", "since", "run"];
+const PARAMETERS = ["tags", "task", "batch", "since", "status", "run"];
 const LIST = "Runs";
 const ONE = "This run";
 
 let token = storedToken();
-let shown = {}; // what the fragment asks for: {tags, task, batch, since, run}
+let shown = {}; // what the fragment asks for, by the names in PARAMETERS
 let listFeed = null;
 let runFeed = null;
 let run = null; // the selected one, once it has come
+let leftOut = 0; // streams of the run beside those that are shown
 let left = null; // why the selected run is not in its feed any more
 
 const table = new RunTable(MAX_RUNS);
 const list = new ListView((id) => fragment({ ...shown, run: id }));
 const detail = new DetailView();
+const timeline = new TimelineView();
+const statuses = new StatusFilter(toggleStatus);
+const streams = new RunStreams(followStream);
+const streamsView = new StreamsView({
+  onToggle: (key, open) => {
+    streams.setOpen(key, open);
+    redraw();
+  },
+  redraw: () => redraw(),
+});
 const wire = new WireView();
 const redraw = oncePerFrame(draw);
 
@@ -57,6 +73,7 @@ function show(wanted, anew = false) {
   shown = wanted;
   const sameList = ["tags", "task", "batch", "since"].every((name) => before[name] === shown[name]);
   if (anew || !sameList || !listFeed) followList(start.everything);
+  else if ((before.status ?? "") !== shown.status) list.clear(); // rows carry it in their links
   if (anew || before.run !== shown.run || !runFeed) followRun();
   fillFilter();
   draw();
@@ -69,7 +86,8 @@ function useToken(given, wanted) {
   storeToken(given);
   openTokenForm(false);
   if (!goOn) return show(wanted, true);
-  for (const feed of feeds()) feed.useToken(token);
+  for (const feed of [listFeed, runFeed]) feed?.useToken(token);
+  streams.useToken(token);
 }
 
 // A fresh token for the same view continues where the old one ended.
@@ -80,7 +98,7 @@ function listFeedIsFor(given) {
 // Feeds
 
 function feeds() {
-  return [listFeed, runFeed].filter(Boolean);
+  return [listFeed, runFeed, ...streams.feeds].filter(Boolean);
 }
 
 function followList(everything) {
@@ -109,6 +127,8 @@ function followList(everything) {
 function followRun() {
   runFeed?.stop();
   runFeed = run = left = null;
+  streams.clear();
+  streamsView.clear();
   if (!token || !shown.run) return;
   // `stay`: metadata and tags may still change when a run is finished.
   runFeed = follow(ONE, `realtime/v1/runs/${encodeURIComponent(shown.run)}`, { stay: "true" }, {
@@ -120,56 +140,41 @@ function followRun() {
       if (type !== "run" || (run && run.revision >= data.revision && left === null)) return;
       run = data;
       left = null;
+      leftOut = streams.show(run.streams ?? []);
     },
   });
 }
 
-function follow(name, path, query, handlers) {
+function followStream(key, handlers) {
+  const path = `realtime/v1/streams/${encodeURIComponent(shown.run)}/${encodeURIComponent(key)}`;
+  return feedOf(`stream ${key}`, path, {}, handlers);
+}
+
+function follow(...words) {
+  const feed = feedOf(...words);
+  feed.start();
+  return feed;
+}
+
+function feedOf(name, path, query, handlers) {
   const url = new URL(path, document.baseURI);
   url.hash = "";
   url.search = new URLSearchParams(query);
-  const feed = new Feed(url, token, {
+  return new Feed(url, token, {
     ...handlers,
     onRaw: (event) => wire.note(name, event),
     onState: () => redraw(),
   });
-  feed.start();
-  return feed;
 }
 
 // Drawing
 
 const SEVERITY = ["ended", "live", "connecting", "retrying", "offline", "refused", "expired"];
 
-function words(feed) {
-  switch (feed.state) {
-    case "live":
-      return "Live";
-    case "connecting":
-      return "Connecting";
-    case "retrying":
-      return "Retrying";
-    case "offline":
-      return "Offline";
-    case "expired":
-      return "Token expired";
-    case "ended":
-      return feed.message === "deleted" ? "Ended: deleted" : "Ended: finished";
-    default:
-      return "Refused";
-  }
-}
-
-function countdown(feed) {
-  if (feed.state !== "retrying" && feed.state !== "offline") return "";
-  const seconds = Math.max(0, Math.ceil((feed.retryAt - Date.now()) / 1000));
-  return feed.state === "offline" ? `retry in ${seconds} s` : `in ${seconds} s`;
-}
-
 function draw() {
-  const worst = feeds().sort(
-    (a, b) => SEVERITY.indexOf(b.state) - SEVERITY.indexOf(a.state),
-  )[0];
+  const worst = [listFeed, runFeed]
+    .filter(Boolean)
+    .sort((a, b) => SEVERITY.indexOf(b.state) - SEVERITY.indexOf(a.state))[0];
   byId("connection").dataset.state = worst?.state ?? "idle";
   setText(byId("state"), worst ? words(worst) : "No token");
   setText(byId("countdown"), worst ? countdown(worst) : "");
@@ -178,13 +183,22 @@ function draw() {
   document.body.classList.toggle("no-token", !token);
   document.body.classList.toggle("has-run", Boolean(shown.run));
 
-  list.draw(table.newestFirst(), shown.run);
+  const runs = table.newestFirst();
+  const chosen = chosenStatuses();
+  statuses.draw(runs, chosen);
+  list.draw(chosen.size > 0 ? runs.filter(({ status }) => chosen.has(status)) : runs, shown.run);
   setText(byId("count"), table.size > 0 ? `${table.isFull ? "newest " : ""}${table.size}` : "");
   setText(byId("runs-title"), shown.batch ? `Runs of ${shown.batch}` : "Runs");
   setText(byId("list-note"), listNote());
   byId("back").href = fragment({ ...shown, run: "" });
   detail.draw(shown.run || null, run, runNotice());
-  const named = [[LIST, listFeed], [ONE, runFeed]].filter(([, feed]) => feed);
+  if (run) timeline.draw(run, Date.now());
+  streamsView.draw(streams.all, leftOut);
+  const named = [
+    [LIST, listFeed],
+    [ONE, runFeed],
+    ...streams.all.map(({ key, feed }) => [`stream ${key}`, feed]),
+  ].filter(([, feed]) => feed);
   wire.draw(named.map(([name, feed]) => [name, feed, `${words(feed)} ${countdown(feed)}`.trim()]));
   const title = run && shown.run ? `${byId("detail-status").textContent} · ${run.taskIdentifier} · ` : "";
   document.title = `${title}runcast`;
@@ -194,6 +208,7 @@ function listNote() {
   if (!token) return "";
   if (!listFeed) return "This token does not open every run. Filter by a tag or a task that it names.";
   if (listFeed.state === "refused") return listFeed.message;
+  if (list.size === 0 && table.size > 0) return "None of these runs has such a status now.";
   if (table.size > 0) return "";
   return listFeed.state === "live" ? "No runs yet. They appear here by themselves." : "";
 }
@@ -227,6 +242,16 @@ function fillFilter() {
   since.value = shown.since || "1d";
 }
 
+function chosenStatuses() {
+  return new Set((shown.status ?? "").split(",").filter(Boolean));
+}
+
+function toggleStatus(name) {
+  const chosen = chosenStatuses();
+  if (!chosen.delete(name)) chosen.add(name);
+  location.hash = fragment({ ...shown, status: [...chosen].join(",") });
+}
+
 // On a narrow page list and run take each other's place; on a wide one the focus stays.
 function moveFocus(lastRun) {
   if (!matchMedia("(max-width: 60rem)").matches) return;
@@ -258,6 +283,7 @@ byId("filter").addEventListener("submit", (event) => {
     tags: names.filter(Boolean).join(","),
     task: task.value.trim(),
     since: since.value === "1d" ? "" : since.value,
+    status: shown.status,
     run: shown.run,
   });
 });
@@ -275,11 +301,13 @@ addEventListener("pageshow", (event) => {
   if (event.persisted) feeds().forEach((feed) => feed.mistrust());
 });
 document.addEventListener("visibilitychange", () => {
+  streams.setVisible(!document.hidden);
   if (!document.hidden) feeds().forEach((feed) => feed.tryNow());
 });
 setInterval(() => {
   list.drawAges();
-  if (feeds().some((feed) => feed.state === "retrying" || feed.state === "offline")) redraw();
+  const waiting = feeds().some((feed) => feed.state === "retrying" || feed.state === "offline");
+  if (waiting || (run && !run.finishedAt)) redraw(); // a countdown, or the span that lasts
 }, 1000);
 
 readFragment();
