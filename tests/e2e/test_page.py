@@ -1,0 +1,305 @@
+"""The live page in a real Chromium, against a real gateway process on an embedded Postgres."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, ViewportSize, expect
+
+from tests.e2e import page_scripts
+from tests.e2e.gateway_process import Gateway
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+
+PATIENCE_MS = 20_000
+WIDE: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 360, "height": 740}
+
+# Chromium logs these for every failed request; the tests that cut the network cause them.
+NETWORK_NOISE = re.compile(r"Failed to load resource")
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, url: str, *, viewport: ViewportSize = WIDE, dark: bool = False
+) -> AsyncIterator[Page]:
+    """A page in a context of its own; it fails the test for any error that the page logs."""
+    theme: Any = "dark" if dark else "light"
+    context = await browser.new_context(viewport=viewport, color_scheme=theme)
+    context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    await page.goto(url)
+    yield page
+    await context.close()
+    assert [text for text in complaints if not NETWORK_NOISE.search(text)] == []
+
+
+async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
+    await expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)
+
+
+async def assert_live(page: Page) -> None:
+    await assert_text(page, "#state", "Live")
+
+
+def row(run: str) -> str:
+    return f'#rows [data-run="{run}"]'
+
+
+async def test_a_run_is_seen_moving_through_its_states(gateway: Gateway, browser: Browser) -> None:
+    async with opened(browser, f"{gateway.url}/#token={gateway.key}") as page:
+        await assert_live(page)
+        run = await gateway.trigger(tags=["user:42"])
+        await assert_text(page, f"{row(run)} .pill", "Queued")
+        await page.click(f"{row(run)} a")
+        await assert_text(page, "#detail-status", "Queued")
+        await expect(page.locator("#payload")).to_contain_text('"pages": 3')
+        for status, words in (("EXECUTING", "Executing"), ("COMPLETED", "Completed")):
+            await gateway.change(run, status=status)
+            await assert_text(page, "#detail-status", words)
+            await assert_text(page, f"{row(run)} .pill", words)
+        await gateway.change(run, output={"answer": 42})
+        await expect(page.locator("#output")).to_contain_text('"answer": 42', timeout=PATIENCE_MS)
+
+
+async def test_metadata_moves_and_marks_what_changed(gateway: Gateway, browser: Browser) -> None:
+    run = await gateway.trigger(metadata={"progress": 0.1, "stage": "reading", "model": "large"})
+    async with opened(browser, f"{gateway.url}/#run={run}&token={gateway.key}") as page:
+        await assert_text(page, "#detail-progress .percent", "10 %")
+        await gateway.set_metadata(run, progress=0.6, stage="writing", model="large")
+        await assert_text(page, "#detail-progress .percent", "60 %")
+        await assert_text(page, '#metadata [data-key="stage"] dd', "writing")
+        changed = page.locator("#metadata .changed")
+        names = await changed.evaluate_all("rows => rows.map(row => row.dataset.key)")
+        assert sorted(names) == ["progress", "stage"]
+        bar = page.locator(f"{row(run)} progress")
+        await expect(bar).to_have_js_property("value", 0.6)
+        await gateway.set_metadata(run, stage="done")
+        await expect(page.locator('#metadata [data-key="model"]')).to_have_count(0)
+        await expect(page.locator("#detail-progress")).to_be_hidden()
+
+
+async def test_the_token_stands_in_no_url(gateway: Gateway, browser: Browser) -> None:
+    async with opened(browser, "about:blank") as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        await page.goto(f"{gateway.url}/#tags=a&token={gateway.key}")
+        await assert_live(page)
+        assert page.url == f"{gateway.url}/#tags=a"
+        assert any("/realtime/" in url for url in asked)
+        # The first navigation only: a fragment is not sent.
+        assert not any(gateway.key in url for url in asked if "#" not in url)
+        await page.reload()
+        await assert_live(page)
+
+
+async def test_a_pasted_token_is_as_good_as_a_link(gateway: Gateway, browser: Browser) -> None:
+    run = await gateway.trigger(tags=["pasted"])
+    async with opened(browser, gateway.url) as page:
+        await assert_text(page, "#state", "No token")
+        await page.fill("#token-field", await gateway.token("read:tags:pasted"))
+        await page.press("#token-field", "Enter")
+        await assert_live(page)
+        await expect(page.locator("#rows li")).to_have_count(1)
+        await expect(page.locator(row(run))).to_be_visible()
+        await expect(page.locator("[name=tags]")).to_have_value("pasted")
+
+
+async def test_a_token_for_one_run_opens_that_run(gateway: Gateway, browser: Browser) -> None:
+    run = await gateway.trigger("narrow")
+    token = await gateway.token(f"read:runs:{run}")
+    async with opened(browser, f"{gateway.url}/#token={token}") as page:
+        await assert_text(page, "#detail-title", "narrow")
+        await expect(page.locator("#list-note")).to_contain_text("does not open every run")
+        await page.fill("[name=task]", "other")
+        await page.press("[name=task]", "Enter")
+        await assert_text(page, "#state", "Refused")
+
+
+async def test_filters_narrow_the_list(gateway: Gateway, browser: Browser) -> None:
+    wanted = await gateway.trigger("alpha", tags=["blue", "big"])
+    await gateway.trigger("alpha", tags=["blue"])
+    await gateway.trigger("beta", tags=["blue", "big"])
+    async with opened(browser, f"{gateway.url}/#token={gateway.key}") as page:
+        await page.fill("[name=tags]", "blue, big")
+        await page.fill("[name=task]", "alpha")
+        await page.click("text=Filter")
+        await expect(page.locator("#rows li")).to_have_count(1)
+        await expect(page.locator(row(wanted))).to_be_visible()
+
+
+async def test_after_a_lost_network_nothing_is_missing(gateway: Gateway, browser: Browser) -> None:
+    moving = await gateway.trigger(tags=["network"])
+    async with opened(
+        browser, f"{gateway.url}/#tags=network&run={moving}&token={gateway.key}"
+    ) as page:
+        await assert_live(page)
+        await assert_text(page, "#detail-status", "Queued")
+        await page.context.set_offline(True)
+        await assert_text(page, "#state", "Offline")
+        await gateway.change(moving, status="EXECUTING")
+        await gateway.set_metadata(moving, stage="while you were away")
+        await gateway.change(moving, status="FAILED", error={"type": "STRING_ERROR", "raw": "no"})
+        created = await gateway.trigger(tags=["network"])
+        await assert_text(page, "#detail-status", "Queued")  # as it was when the line was cut
+        await page.context.set_offline(False)
+        await assert_live(page)
+        await assert_text(page, "#detail-status", "Failed")
+        await assert_text(page, '#metadata [data-key="stage"] dd', "while you were away")
+        await assert_text(page, f"{row(moving)} .pill", "Failed")
+        await assert_text(page, f"{row(created)} .pill", "Queued")
+        await expect(page.locator("#rows li")).to_have_count(2)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_a_gateway_that_goes_and_returns_leaves_no_gap(
+    gateway: Gateway, browser: Browser, how: str
+) -> None:
+    tag = f"restart-{how}"
+    run = await gateway.trigger(tags=[tag])
+    async with opened(browser, f"{gateway.url}/#tags={tag}&run={run}&token={gateway.key}") as page:
+        await assert_live(page)
+        await gateway.change(run, status="EXECUTING")
+        await assert_text(page, "#detail-status", "Executing")
+        await (gateway.kill() if how == "kill" else gateway.stop())
+        await assert_text(page, "#state", "Retrying")
+        await gateway.start()
+        await gateway.change(run, status="COMPLETED")
+        created = await gateway.trigger(tags=[tag])
+        await assert_live(page)
+        await assert_text(page, "#detail-status", "Completed")
+        await expect(page.locator(row(created))).to_be_visible()
+        await expect(page.locator("#rows li")).to_have_count(2)
+
+
+async def test_an_expired_token_is_said_and_a_fresh_one_goes_on(
+    gateway: Gateway, browser: Browser
+) -> None:
+    run = await gateway.trigger(tags=["short"])
+    token = await gateway.token("read:tags:short", lasts="3s")
+    async with opened(browser, f"{gateway.url}/#tags=short&run={run}&token={token}") as page:
+        await assert_text(page, "#detail-status", "Queued")
+        await assert_text(page, "#state", "Token expired")
+        await expect(page.locator("#token-title")).to_contain_text("has expired")
+        await gateway.change(run, status="EXECUTING")
+        await assert_text(page, "#detail-status", "Queued")  # what was seen stays
+        await page.fill("#token-field", await gateway.token("read:tags:short"))
+        await page.press("#token-field", "Enter")
+        await assert_live(page)
+        await assert_text(page, "#detail-status", "Executing")
+
+
+async def test_a_deleted_run_leaves_the_list_and_is_said(
+    gateway: Gateway, browser: Browser
+) -> None:
+    run = await gateway.trigger(tags=["doomed"])
+    async with opened(browser, f"{gateway.url}/#tags=doomed&run={run}&token={gateway.key}") as page:
+        await assert_text(page, "#detail-status", "Queued")
+        await gateway.delete(run)
+        await expect(page.locator(row(run))).to_have_count(0)
+        await expect(page.locator("#detail-notice")).to_contain_text("was deleted")
+
+
+async def test_markup_stays_text(gateway: Gateway, browser: Browser) -> None:
+    markup = "<img src=x onerror=\"document.title='owned'\">"
+    run = await gateway.trigger("markup", tags=[markup], metadata={markup: markup})
+    await gateway.change(run, status="EXECUTING")
+    await gateway.change(run, status="COMPLETED", output={markup: markup})
+    async with opened(browser, f"{gateway.url}/#run={run}&token={gateway.key}") as page:
+        await assert_text(page, "#detail-tags .tag", markup)
+        await assert_text(page, f"{row(run)} .tag", markup)
+        await assert_text(page, "#metadata dt", markup)
+        await assert_text(page, "#metadata dd", markup)
+        await expect(page.locator("#output")).to_contain_text("<img src=x")
+        await page.click("#raw summary >> nth=0")
+        await expect(page.locator("img")).to_have_count(0)
+        assert "owned" not in await page.title()
+
+
+@pytest.mark.parametrize("what", ["", "&run={run}"], ids=["list", "run"])
+async def test_a_phone_scrolls_down_only(gateway: Gateway, browser: Browser, what: str) -> None:
+    long = "long" * 30
+    run = await gateway.trigger(
+        "x".join([long] * 3),
+        tags=[long, "short", f"{long}-2"],
+        metadata={long: long, "nested": {"list": [long]}},
+    )
+    url = f"{gateway.url}/#token={gateway.key}{what.format(run=run)}"
+    async with opened(browser, url, viewport=PHONE) as page:
+        await assert_live(page)
+        shown = "#metadata [data-key=nested]" if what else row(run)
+        await expect(page.locator(shown)).to_be_visible()
+        for offline, state in ((False, "Live"), (True, "Offline")):
+            await page.context.set_offline(offline)
+            await assert_text(page, "#state", state)
+            widths = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert widths[0] <= widths[1]
+
+
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+async def test_light_and_dark_follow_the_system(
+    gateway: Gateway, browser: Browser, viewport: ViewportSize, tmp_path: Path
+) -> None:
+    run = await gateway.trigger(tags=["theme"], metadata={"progress": 0.4, "stage": "reading"})
+    backgrounds = []
+    for dark in (False, True):
+        url = f"{gateway.url}/#run={run}&token={gateway.key}"
+        async with opened(browser, url, viewport=viewport, dark=dark) as page:
+            await assert_text(page, "#detail-status", "Queued")
+            await page.screenshot(path=tmp_path / f"dark-{dark}.png", full_page=True)
+            backgrounds.append(
+                await page.evaluate("getComputedStyle(document.body).backgroundColor")
+            )
+    assert backgrounds == ["rgb(245, 246, 248)", "rgb(12, 14, 19)"]
+
+
+async def test_the_keyboard_reaches_everything(gateway: Gateway, browser: Browser) -> None:
+    older = await gateway.trigger(tags=["keys"])
+    newer = await gateway.trigger(tags=["keys"])
+    async with opened(browser, f"{gateway.url}/#tags=keys&token={gateway.key}") as page:
+        await expect(page.locator("#rows li")).to_have_count(2)
+        await page.focus(f"{row(newer)} a")
+        await page.keyboard.press("ArrowDown")
+        await expect(page.locator(f"{row(older)} a")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await assert_text(page, "#detail-id", older)
+        await expect(page.locator(f"{row(older)} a")).to_be_focused()
+        await page.set_viewport_size(PHONE)
+        await page.focus("#back")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(f"{row(older)} a")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#detail")).to_be_focused()
+
+
+async def test_the_parser_does_not_care_how_bytes_are_cut(
+    gateway: Gateway, browser: Browser
+) -> None:
+    async with opened(browser, gateway.url) as page:
+        whole, cuts, wrong = await page.evaluate(page_scripts.CUT_EVERYWHERE)
+        assert whole == [
+            {"type": "run", "data": '{"word":"grün 🌱"}', "id": None},
+            {"type": "message", "data": "one\ntwo", "id": "c1"},
+            {"type": "id", "data": "", "id": "c2"},
+            {"type": "gone", "data": " x", "id": "c3"},
+        ]
+        assert cuts > 100
+        assert wrong == 0
+
+
+async def test_the_list_keeps_the_newest_runs_only(gateway: Gateway, browser: Browser) -> None:
+    async with opened(browser, gateway.url) as page:
+        assert await page.evaluate(page_scripts.FILL_TABLE) == {
+            "size": 5,
+            "ids": ["run_9", "run_8", "run_7", "run_6", "run_5"],
+            "older": False,
+            "repeated": False,
+            "newer": True,
+        }
