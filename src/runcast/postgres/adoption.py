@@ -34,4 +34,8 @@ async def adopt(connection: "asyncpg.Connection[asyncpg.Record]", *, schema: str
             f"""UPDATE {schema}.runs SET ttl = ttl
             WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())"""
         )
+        await connection.execute(
+            f"""UPDATE {schema}.streams SET changed_in = pg_current_xact_id()
+            WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())"""
+        )
         return True

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 _GROUP_BYTES = 8 * 1024 * 1024  # what one commit may carry
 _WAITING_BYTES = 32 * 1024 * 1024  # what may wait for a commit; further appends wait to be taken
 _KNOWN_STREAMS = 50_000
-_LEASE_SECONDS = 30.0
 
 _LOCK = """
     SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed
@@ -85,12 +84,21 @@ class PostgresChunkLog:
     Args:
         max_streams: Streams a run may have.
         max_stream_bytes: Bytes a stream may have.
+        lease_seconds: How long `hold_open` holds.
     """
 
-    def __init__(self, database: Database, *, max_streams: int, max_stream_bytes: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_streams: int,
+        max_stream_bytes: int,
+        lease_seconds: float = 30.0,
+    ) -> None:
         self._database = database
         self._max_streams = max_streams
         self._max_stream_bytes = max_stream_bytes
+        self._lease_seconds = lease_seconds
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
@@ -119,6 +127,14 @@ class PostgresChunkLog:
             StreamFull: It has as many bytes as it may; nothing of this call was stored.
             BackendError: Whether they are stored is not known; append them again.
         """
+        try:
+            return await self._append(name, chunks)
+        except NotFound:
+            # Not the run may be gone, but the stream: deleted for its age since it was known.
+            self._ids.pop(name, None)
+            return await self._append(name, chunks)
+
+    async def _append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
         stream_id = await self._stream_id(name)
         size = sum(len(chunk.text) for chunk in chunks)
         async with self._room:
@@ -128,11 +144,7 @@ class PostgresChunkLog:
         self._waiting.append(_Append(stream_id, chunks, size, done))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all())
-        try:
-            return await done
-        except NotFound:
-            self._ids.pop(name, None)
-            raise
+        return await done
 
     async def last_index(self, name: StreamName, writer: str) -> int:
         """The highest index that is stored of a writer; -1 if none is."""
@@ -146,27 +158,35 @@ class PostgresChunkLog:
         )
         return int(rows[0]["last_index"]) if rows else -1
 
-    async def hold_open(self, name: StreamName, writer: str, *, connected: bool) -> None:
+    async def hold_open(self, name: StreamName, presence: str, *, connected: bool) -> None:
         """
-        Say that a writer is connected, which holds for half a minute, or that it has left.
+        Say that a connection of a writer is open, which holds for the lease, or that it ended.
 
-        Its leaving touches the stream, so that readers look whether it is over.
+        ``presence`` names the connection, not the writer: a writer's old connection may be found
+        dead long after its new one came. Its end touches the stream, so that readers look whether
+        that is over.
         """
         stream_id = await self._stream_id(name)
-        async with self._database.transaction() as transaction:
-            await transaction.fetch(
+        if connected:
+            await self._database.fetch(
                 """INSERT INTO @schema@.stream_writers (stream_id, writer, open_until)
-                VALUES ($1, $2, CASE WHEN $3 THEN now() + make_interval(secs => $4) END)
+                VALUES ($1, $2, now() + make_interval(secs => $3))
                 ON CONFLICT (stream_id, writer) DO UPDATE SET open_until = EXCLUDED.open_until""",
                 stream_id,
-                writer,
-                connected,
-                _LEASE_SECONDS,
+                presence,
+                self._lease_seconds,
             )
-            if not connected:
-                await transaction.fetch(
-                    "UPDATE @schema@.streams SET updated_at = now() WHERE id = $1", stream_id
-                )
+            return
+        async with self._database.transaction() as transaction:
+            # The stream first: whoever appends locks it before its writers.
+            await transaction.fetch(
+                "UPDATE @schema@.streams SET updated_at = now() WHERE id = $1", stream_id
+            )
+            await transaction.fetch(
+                "DELETE FROM @schema@.stream_writers WHERE stream_id = $1 AND writer = $2",
+                stream_id,
+                presence,
+            )
 
     async def close(self, name: StreamName) -> None:
         """Let no more chunks come; closing again changes nothing."""
@@ -219,11 +239,17 @@ class PostgresChunkLog:
         return ChunkPage(chunks, _state(rows[0]))
 
     async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
-        """Delete streams that nobody wrote to for so long; returns how many of them."""
+        """
+        Delete streams that nobody wrote to for so long; returns how many of them.
+
+        One with a connected writer stays.
+        """
         rows = await self._database.fetch(
             """DELETE FROM @schema@.streams WHERE id IN (
                 SELECT id FROM @schema@.streams
-                WHERE updated_at < now() - make_interval(secs => $1)
+                WHERE updated_at < now() - make_interval(secs => $1) AND NOT EXISTS (
+                    SELECT FROM @schema@.stream_writers
+                    WHERE stream_id = streams.id AND open_until > now())
                 ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
             ) RETURNING id""",
             older_than_seconds,
@@ -308,7 +334,7 @@ class PostgresChunkLog:
         size = sum(len(chunk.text.encode()) for chunk in fresh)
         if fresh and tip.closed:
             return StreamClosed("The stream was closed; nothing can be appended.")
-        if tip.bytes + size > self._max_stream_bytes:
+        if fresh and tip.bytes + size > self._max_stream_bytes:
             return StreamFull(
                 f"A stream holds at most {self._max_stream_bytes} bytes; begin another one."
             )

@@ -18,8 +18,8 @@ _DEPARTED_BYTES = 64 * 1024 * 1024
 # Up to so many changed runs are sorted; where there are more, they are met on the way.
 _FEW = 10_000
 
-_HERE = "snapshot, database, horizon, found"
-_RUN_AT = 4  # columns of _HERE come before those of the run
+_HERE = "snapshot, database, incarnation, horizon, found"
+_RUN_AT = 5  # columns of _HERE come before those of the run
 
 
 class FeedReader:
@@ -54,6 +54,16 @@ class FeedReader:
         Raises:
             PositionLost: ``since`` cannot be continued from; start from a snapshot.
         """
+        page, here = await self._read_changes(selector, since, after, limit)
+        if here != since.incarnation:
+            # The server crashed since: read again, from further back.
+            page, _ = await self._read_changes(selector, since.in_incarnation(here), after, limit)
+        return page
+
+    async def _read_changes(
+        self, selector: Selector, since: Position, after: PageKey | None, limit: int
+    ) -> tuple[ChangePage, int]:
+        """As `read_changes`, and the incarnation of the server."""
         query = query_of_selector(selector)
         if after is not None:
             query.older_than(after)
@@ -61,19 +71,18 @@ class FeedReader:
         if after is not None:
             rows = await self._database.fetch(sql, *query.arguments)
             _check_continuable(since, rows[0])
-            return _to_page(rows, limit)
+            return _to_page(rows, limit), rows[0]["incarnation"]
         async with self._database.snapshot() as transaction:
             rows = await transaction.fetch(sql, *query.arguments)
             _check_continuable(since, rows[0])
             page = _to_page(rows, limit)
             departures = await _read_departures(transaction, selector, since)
             if not departures:
-                return page
+                return page, rows[0]["incarnation"]
             known = {change.facets.id for change in page.changes}
             runs = await _read_runs(transaction, selector.environment_id, departures.keys() - known)
-        return ChangePage(
-            tuple(_with_departures(page.changes, departures, runs)), page.position, page.next
-        )
+        changes = tuple(_with_departures(page.changes, departures, runs))
+        return ChangePage(changes, page.position, page.next), rows[0]["incarnation"]
 
 
 def _changed_page(query: RunQuery, since: Position, limit: int) -> str:
@@ -115,6 +124,7 @@ def _with_runs(page: str) -> str:
     return f"""WITH {page}, here AS (
             SELECT pg_current_snapshot()::text AS snapshot,
                 @schema@.database_name() AS database,
+                @schema@.incarnation_number() AS incarnation,
                 coalesce((SELECT horizon FROM @schema@.following), '0') AS horizon,
                 (SELECT count(*) FROM page) AS found
         ), weighed AS (
@@ -132,7 +142,7 @@ def _with_runs(page: str) -> str:
 
 
 def _to_page(rows: list[Row], limit: int) -> ChangePage:
-    position = Position.from_snapshot(rows[0]["database"], rows[0]["snapshot"])
+    position = _position(rows[0])
     runs = [to_run(row, _RUN_AT) for row in rows[:limit] if row["id"] is not None]
     more = rows[0]["found"] > len(runs)
     return ChangePage(
@@ -142,13 +152,17 @@ def _to_page(rows: list[Row], limit: int) -> ChangePage:
     )
 
 
+def _position(here: Row) -> Position:
+    return Position.from_snapshot(here["database"], here["snapshot"], here["incarnation"])
+
+
 def _check_continuable(since: Position, here: Row) -> None:
     if since.database != here["database"]:
         raise PositionLost(
             "other_database",
             "The cursor is of another database, or of this one before it was restored or promoted.",
         )
-    if since.xmax > Position.from_snapshot(here["database"], here["snapshot"]).xmax:
+    if since.xmax > _position(here).xmax:
         raise PositionLost("ahead", "The cursor is ahead of the database.")
     if here["horizon"] > 0 and not since.sees(here["horizon"]):
         raise PositionLost("too_old", "The cursor is older than what is remembered of departures.")

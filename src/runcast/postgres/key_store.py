@@ -124,7 +124,7 @@ class PostgresKeyStore(KeyStore):
                 environment_id,
             )
             if not rows:
-                raise NotFound("There is no such environment: `runcast token` lists them.")
+                raise NotFound("There is no such environment: `runcast keys list` shows all.")
             await transaction.fetch(
                 "UPDATE @schema@.environment_keys"
                 " SET expires_at = now() + make_interval(secs => $2)"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,7 +15,10 @@ from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.position import Position
 from runcast.core.run import Departure, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
+from runcast.errors import BackendError
 from runcast.ports import ChangeSink
+from runcast.postgres.adoption import adopt
+from runcast.postgres.connection import connected
 from runcast.postgres.rows import run_columns, to_run
 
 logger = logging.getLogger(__name__)
@@ -32,6 +36,7 @@ _LOST = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    BackendError,
 )
 
 _FACETS = "changed_in, id, environment_id, task, tags, batch_id, created_at"
@@ -64,7 +69,14 @@ _WINDOW = f"""
     LEFT JOIN ({_KEYS} LIMIT {_KEYS_A_READ + 1}) AS found ON true
 """
 _RUNS = f"SELECT {run_columns()} FROM @schema@.runs WHERE id = ANY($1)"
-_HERE = "SELECT @schema@.database_name() AS database, pg_current_snapshot()::text AS snapshot"
+# After a crash of the server its new incarnation gets a number by whoever connects first.
+_INCARNATE = """
+    INSERT INTO @schema@.incarnation (number) VALUES ($1) ON CONFLICT (singleton) DO NOTHING
+"""
+_HERE = """
+    SELECT @schema@.database_name() AS database, @schema@.incarnation_number() AS incarnation,
+        pg_current_snapshot()::text AS snapshot
+"""
 _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 
 # Whether the bell had lapsed is read before it is set again; the order of the two is that of the
@@ -209,8 +221,13 @@ class PostgresTailer:
 
     async def _find_place(self, connection: "asyncpg.Connection[Row]") -> None:
         """Begin where the database stands now, or see whether the old place is still one."""
+        await connection.execute(self._sql(_INCARNATE), secrets.randbits(24) + 1)
         row = await self._fetch_one(connection, _HERE)
-        here = Position.from_snapshot(row["database"], row["snapshot"])
+        if self._position is not None and self._position.database != row["database"]:
+            async with connected(self._url) as patient:
+                await adopt(patient, schema=self._schema)
+            row = await self._fetch_one(connection, _HERE)
+        here = Position.from_snapshot(row["database"], row["snapshot"], row["incarnation"])
         if self._position is None:
             self._position = here
             self._on_start(here)
@@ -222,6 +239,8 @@ class PostgresTailer:
         elif self._position.xmax > here.xmax:
             self._position = here
             self._on_restart(here, "ahead", "The database lost what was sent already.")
+        else:
+            self._position = self._position.in_incarnation(here.incarnation)
 
     # -- one window -----------------------------------------------------------------------------
 
@@ -230,7 +249,7 @@ class PostgresTailer:
         assert before is not None
         self.counts.reads += 1
         rows = await connection.fetch(self._sql(_WINDOW), before.xmax, before.in_flight)
-        position = Position.from_snapshot(before.database, rows[0]["snapshot"])
+        position = Position.from_snapshot(before.database, rows[0]["snapshot"], before.incarnation)
         if rows[0]["id"] is None:
             self._sink.publish((), position)
             return 0, position
@@ -247,7 +266,7 @@ class PostgresTailer:
         found = 0
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             row = await self._fetch_one(connection, _SNAPSHOT)
-            position = Position.from_snapshot(before.database, row["snapshot"])
+            position = Position.from_snapshot(before.database, row["snapshot"], before.incarnation)
             cursor = await connection.cursor(self._sql(_KEYS), before.xmax, before.in_flight)
             while rows := await cursor.fetch(_KEYS_A_READ):
                 # Until all of it is handed over, a client can only resume from before it.

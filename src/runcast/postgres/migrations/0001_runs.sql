@@ -18,6 +18,18 @@ RETURN ('x' || left(md5(concat_ws(':',
     (SELECT oid FROM pg_database WHERE datname = current_database()),
     left(pg_walfile_name(pg_current_wal_lsn()), 8))), 12))::bit(48)::bigint;
 
+-- Which life of the server this is: emptied by its recovery after a crash, as every unlogged table
+-- is, and then filled with another number by whoever connects first. A crash may forget numbers of
+-- transactions that were seen to end without effect, and give them out again.
+CREATE UNLOGGED TABLE incarnation (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    number bigint NOT NULL
+);
+
+CREATE FUNCTION incarnation_number() RETURNS bigint LANGUAGE sql STABLE
+SET search_path TO @schema@, pg_catalog, pg_temp
+RETURN coalesce((SELECT number FROM incarnation), 0);
+
 CREATE TABLE environments (
     id text PRIMARY KEY DEFAULT 'env_' || replace(gen_random_uuid()::text, '-', ''),
     slug text NOT NULL UNIQUE CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),

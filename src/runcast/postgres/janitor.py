@@ -1,0 +1,64 @@
+"""Deleting what is kept for a time: old streams, departures and spent one-time tokens."""
+
+import asyncio
+import logging
+import random
+
+from runcast.errors import BackendError
+from runcast.postgres.chunk_log import PostgresChunkLog
+from runcast.postgres.database import Database
+
+logger = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 60.0
+_A_ROUND = 5_000  # rows of a kind at most, so that no round is long
+_DEPARTURES_SECONDS = 7 * 86400.0
+# Tokens live for 30 days at most; one that was spent must be remembered for longer.
+_SPENT_TOKENS_SECONDS = 31 * 86400.0
+
+# A position that did not see the newest deleted departure cannot be continued any more.
+_PRUNE_DEPARTURES = f"""
+    WITH gone AS (
+        DELETE FROM @schema@.departures WHERE ctid IN (
+            SELECT ctid FROM @schema@.departures
+            WHERE departed_at < now() - make_interval(secs => $1)
+            ORDER BY departed_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+        ) RETURNING changed_in
+    )
+    UPDATE @schema@.following
+    SET horizon = greatest(horizon, (SELECT changed_in FROM gone ORDER BY 1 DESC LIMIT 1))
+    WHERE EXISTS (SELECT FROM gone)
+"""
+_PRUNE_TOKENS = f"""
+    DELETE FROM @schema@.spent_tokens WHERE ctid IN (
+        SELECT ctid FROM @schema@.spent_tokens
+        WHERE spent_at < now() - make_interval(secs => $1)
+        ORDER BY spent_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+    )
+"""
+
+
+class Janitor:
+    """Deletes a little every minute; any number of gateways may do so at once."""
+
+    def __init__(
+        self, database: Database, chunks: PostgresChunkLog, *, stream_retention_seconds: float
+    ) -> None:
+        self._database = database
+        self._chunks = chunks
+        self._stream_retention_seconds = stream_retention_seconds
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _ROUND_SECONDS)
+            try:
+                await self.clean()
+            except BackendError as error:
+                logger.warning("old rows could not be deleted, trying later: %s", error.message)
+
+    async def clean(self) -> None:
+        """Do one round."""
+        await self._chunks.prune(older_than_seconds=self._stream_retention_seconds)
+        await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
+        await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
