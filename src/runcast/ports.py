@@ -156,8 +156,13 @@ class ChunkLog(Protocol):
         """The highest index that is stored of a writer; -1 if none is."""
         ...
 
-    async def hold_open(self, name: StreamName, writer: str, *, connected: bool) -> None:
-        """Say that a writer is connected, which holds for half a minute, or that it has left."""
+    async def hold_open(self, name: StreamName, presence: str, *, connected: bool) -> None:
+        """
+        Say that a connection of a writer is open, which holds for a while, or that it ended.
+
+        ``presence`` names the connection: a writer may have a new one before its old one is found
+        dead.
+        """
         ...
 
     async def close(self, name: StreamName) -> None:

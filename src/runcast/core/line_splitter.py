@@ -1,5 +1,7 @@
 """Lines out of a body that arrives in pieces, however they are cut."""
 
+from collections.abc import Iterator
+
 from runcast.errors import PayloadTooLarge
 
 
@@ -18,25 +20,24 @@ class LineSplitter:
         self._parts: list[bytes] = []
         self._size = 0
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes) -> Iterator[bytes]:
         """
-        Take what arrived and return the lines that it completes, without newlines; no empty ones.
+        Take what arrived and give the lines that it completes, without newlines; no empty ones.
 
         Raises:
-            PayloadTooLarge: A line does not end in time.
+            PayloadTooLarge: A line does not end in time; those before it were given.
         """
         *ended, rest = data.split(b"\n")
-        lines = []
         for part in ended:
             self._add(part)
             if line := self._take():
-                lines.append(line)
+                yield line
         self._add(rest)
-        return lines
 
-    def finish(self) -> list[bytes]:
+    def finish(self) -> Iterator[bytes]:
         """The body is over: a last line without a newline counts."""
-        return [line] if (line := self._take()) else []
+        if line := self._take():
+            yield line
 
     def _add(self, part: bytes) -> None:
         self._size += len(part)

@@ -15,6 +15,9 @@ from runcast.errors import InvalidCursor
 _FORMAT = 1
 _MAX_CURSOR = 65536  # a snapshot with some 30,000 transactions in flight
 
+# More transactions than a server begins between two flushes of its log (a fifth of a second).
+_UNFLUSHED = 16384
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -22,22 +25,39 @@ class Position:
     One database snapshot: every transaction below ``xmax`` and not in ``in_flight`` was visible.
 
     ``database`` names the database and its timeline: transaction numbers of another one mean
-    nothing here. ``in_flight`` is sorted and holds no duplicates.
+    nothing here. ``incarnation`` is that of the server, see `in_incarnation`. ``in_flight`` is
+    sorted and holds no duplicates.
     """
 
     database: int
     xmax: int
     in_flight: tuple[int, ...] = ()
+    incarnation: int = 0
 
     @classmethod
-    def from_snapshot(cls, database: int, snapshot: str) -> "Position":
+    def from_snapshot(cls, database: int, snapshot: str, incarnation: int = 0) -> "Position":
         """Read PostgreSQL's text form of a ``pg_snapshot``: ``xmin:xmax:xip,xip``."""
         _, xmax, in_flight = snapshot.split(":")
         return cls(
             database,
             int(xmax),
             tuple(int(xid) for xid in in_flight.split(",")) if in_flight else (),
+            incarnation,
         )
+
+    def in_incarnation(self, incarnation: int) -> "Position":
+        """
+        Give a position that misses nothing if the server crashed since this one was taken.
+
+        A transaction that ended without effect may be forgotten by a crash, and its number given
+        to another one, which this position would take for seen. So it steps back by more numbers
+        than can have been forgotten: some changes are read twice, none is missed.
+        """
+        if incarnation == self.incarnation:
+            return self
+        xmax = max(self.xmax - _UNFLUSHED, 0)
+        in_flight = tuple(xid for xid in self.in_flight if xid < xmax)
+        return Position(self.database, xmax, in_flight, incarnation)
 
     def sees(self, transaction: int) -> bool:
         """Tell whether this snapshot saw the commit of ``transaction``."""
@@ -59,10 +79,11 @@ class Position:
         """
         Format the position as the opaque resume token that clients hold.
 
-        URL-safe text: a version byte, then the database, ``xmax`` and the distances from ``xmax``
-        down through the transactions in flight, each as a variable-length integer.
+        URL-safe text: a version byte, then the database, the incarnation, ``xmax`` and the
+        distances from ``xmax`` down through the transactions in flight, each as a variable-length
+        integer.
         """
-        numbers = [self.database, self.xmax]
+        numbers = [self.database, self.incarnation, self.xmax]
         upper = self.xmax
         for transaction in reversed(self.in_flight):
             numbers.append(upper - transaction)
@@ -84,7 +105,7 @@ def parse_cursor(text: str) -> Position:
         packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         if packed[:1] != bytes([_FORMAT]):
             raise ValueError("unknown format")
-        database, xmax, *distances = _varints(packed[1:])
+        database, incarnation, xmax, *distances = _varints(packed[1:])
         in_flight: list[int] = []
         upper = xmax
         for distance in distances:
@@ -92,9 +113,9 @@ def parse_cursor(text: str) -> Position:
                 raise ValueError("distance out of range")
             upper -= distance
             in_flight.append(upper)
-        if max(database, xmax) >= 1 << 63:
+        if max(database, incarnation, xmax) >= 1 << 63:
             raise ValueError("number out of range")
-        position = Position(database, xmax, tuple(reversed(in_flight)))
+        position = Position(database, xmax, tuple(reversed(in_flight)), incarnation)
     except (ValueError, binascii.Error, UnicodeError):
         raise InvalidCursor(
             "The cursor is not one of this gateway's; leave it out to start from a snapshot."

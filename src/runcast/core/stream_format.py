@@ -1,5 +1,6 @@
 """Parts of a stream as Server-Sent Events and as WebSocket messages; docs/protocol.md "Streams"."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -7,7 +8,6 @@ import orjson
 
 from runcast.core.chunk import Chunk
 from runcast.core.frame import KeepAlive, UpToDate
-from runcast.core.packet import json_fragment
 from runcast.core.sse import SseFormat, chunk as chunked_framing, event_of
 from runcast.core.stream_subscription import PartsFrame, StreamFrame
 
@@ -56,7 +56,7 @@ class StreamSocketFormat:
                 "id": self.subscription_id,
                 "cursor": event_id(frame.chunks[-1]),
                 "offset": frame.chunks[0].index,
-                "parts": [json_fragment(chunk.text) for chunk in frame.chunks],
+                "parts": [_part(chunk.text) for chunk in frame.chunks],
             }
         else:
             name, data = event_of(frame)
@@ -76,6 +76,28 @@ StreamFormat = StreamSseFormat | StreamSocketFormat
 def event_id(chunk: Chunk) -> str:
     """The id of a part: when it came, and its offset, so that a client can resume behind it."""
     return f"{chunk.appended_at}-{chunk.index}"
+
+
+def _part(text: str) -> orjson.Fragment | str:
+    """JSON as it was written, half surrogate pairs in escapes included; anything else as text."""
+    return orjson.Fragment(text) if _is_json(text) else text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if "\\u" not in text:
+            return False
+        try:
+            json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)
 
 
 def _part_event(chunk: Chunk) -> bytes:

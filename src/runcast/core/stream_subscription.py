@@ -59,6 +59,11 @@ class StreamSubscription:
         self._outgoing: list[StreamFrame] = []
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more will come out: it is closed, and the last frame was taken."""
+        return self.phase is Phase.CLOSED and not self._outgoing
+
+    @property
     def direct(self) -> bool:
         """Whether live chunks at its offset may be written at once, past this machine."""
         return self.phase is Phase.LIVE and self.writable and not self._outgoing
@@ -95,10 +100,10 @@ class StreamSubscription:
             self._take(chunks)
 
     def receive_state(self, state: StreamState) -> None:
-        """The stream as it is: it may be over, or have more than was sent."""
+        """The stream as it is: it may be over, have more than was sent, or have begun anew."""
         if self.phase is not Phase.LIVE or self.offset is None:
             return
-        if state.next_index > self.offset:
+        if state.next_index != self.offset:
             self.phase = Phase.READING
         elif state.closed or (self.run_over and not state.has_open_writers):
             self._outgoing.append(End("closed" if state.closed else "finished"))

@@ -10,6 +10,7 @@ from runcast.hub.audience import Format
 from runcast.hub.outlet import Outlet
 from runcast.hub.stream_reader import StreamReader
 from runcast.hub.subscriber import Subscriber
+from runcast.hub.wheel import TICK_SECONDS
 
 if TYPE_CHECKING:
     from runcast.hub.hub import Hub
@@ -37,10 +38,13 @@ class Connection:
         "_heartbeat_due",
         "_only_parts",
         "_paused_at",
+        "_unsent",
         "_writable",
         "closed",
         "deadline",
+        "due",
         "form",
+        "gone",
         "hub",
         "kind",
         "outlet",
@@ -66,8 +70,11 @@ class Connection:
         self._only_parts = only_parts
         self.subscribers: dict[str, Carried] = {}
         self.closed = False
+        self.gone = False  # closed, and the outlet has nothing left to send
         self._writable: asyncio.Event | None = None
         self._paused_at: float | None = None
+        self._unsent = 0  # while paused: at the last look
+        self.due = float("inf")  # when `tick` is called next
         self._heartbeat_due = hub.clock.now() + hub.limits.heartbeat_seconds
         self.deadline = float("inf")
         self.renew(expires_at)
@@ -78,6 +85,8 @@ class Connection:
             self.deadline = float("inf")
         else:
             self.deadline = expires_at - random.uniform(*EXPIRY_MARGIN_SECONDS)
+            if self.deadline < self.due < float("inf"):
+                self.hub.look_at(self, self.deadline)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -151,6 +160,7 @@ class Connection:
     def outlet_writable(self, writable: bool) -> None:
         """The outlet can take more, or cannot."""
         self._paused_at = None if writable else self.hub.clock.now()
+        self._unsent = self.outlet.unsent
         if self._writable is not None and writable:
             self._writable.set()
             self._writable = None
@@ -161,6 +171,7 @@ class Connection:
         """The client is gone."""
         if not self.closed:
             self._close("client")
+        self.gone = True
         self.hub.closed(self)
 
     async def writable(self) -> None:
@@ -183,6 +194,13 @@ class Connection:
 
     def tick(self, now: float) -> float | None:
         """Expire, drop a stalled reader, or show an idle one that the connection lives."""
+        if now + TICK_SECONDS <= self.due:
+            return None  # `renew` asked for an earlier look, which goes on in place of this one
+        due = self._tick(now)
+        self.due = float("inf") if due is None else due
+        return due
+
+    def _tick(self, now: float) -> float | None:
         if self.closed:
             return self._tick_closed(now)
         if now >= self.deadline:
@@ -191,7 +209,7 @@ class Connection:
         if self._tick_subscribers(now):
             return self._tick_closed(now)
         if self._paused_at is not None:
-            if now - self._paused_at >= self.hub.limits.stall_timeout_seconds:
+            if self._is_stalled(now):
                 self.abort("slow_consumer")
                 return None
         elif now >= self._heartbeat_due:
@@ -209,14 +227,24 @@ class Connection:
 
     def _tick_closed(self, now: float) -> float | None:
         """An ended connection whose reader takes nothing would never go: drop it in the end."""
-        if self.outlet.writable:
+        if self.gone:
             return None
         if self._paused_at is None:
             self._paused_at = now
-        if now - self._paused_at >= self.hub.limits.stall_timeout_seconds:
+            self._unsent = self.outlet.unsent
+        if self._is_stalled(now):
             self.outlet.abort()
             return None
         return self._paused_at + self.hub.limits.stall_timeout_seconds
+
+    def _is_stalled(self, now: float) -> bool:
+        """Tell whether a reader that is behind took nothing for too long; slowly is fine."""
+        assert self._paused_at is not None
+        unsent = self.outlet.unsent
+        if unsent < self._unsent:
+            self._paused_at = now
+        self._unsent = unsent
+        return now - self._paused_at >= self.hub.limits.stall_timeout_seconds
 
     def _keep_alive(self) -> None:
         cursors = {each.cursor for each in self.subscribers.values() if each.in_feed}

@@ -12,7 +12,7 @@ from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.limits import Limits
 from runcast.core.position import Position
-from runcast.core.run import Departure, RunChange, RunFacets
+from runcast.core.run import Departure, Run, RunChange, RunFacets
 from runcast.core.selector import index_keys
 from runcast.errors import BackendError, Draining, TooManyConnections
 from runcast.hub.audience import Audience, AudienceKey, Receiver
@@ -24,6 +24,9 @@ from runcast.hub.wheel import Wheel
 from runcast.ports import ChunkLog, Clock, RunReader
 
 logger = logging.getLogger(__name__)
+
+_DRAINED_A_SECOND = 500
+_LAST_BYTES_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -80,11 +83,12 @@ class Hub:
         """
         self.draining = True
         loop = asyncio.get_running_loop()
-        spread = self.limits.drain_seconds
+        # A few go at once; many are spread, so that those who take them over are not flooded.
+        spread = min(self.limits.drain_seconds, len(self.connections) / _DRAINED_A_SECOND)
         for connection in list(self.connections):
-            delay = random.uniform(0, spread * 0.8)
+            delay = random.uniform(0, spread)
             loop.call_later(delay, connection.drain, int(random.uniform(0.1, 1.0) * 2000))
-        deadline = loop.time() + spread + 1.0
+        deadline = loop.time() + spread + _LAST_BYTES_SECONDS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self._deserted()
@@ -185,6 +189,10 @@ class Hub:
         """What a reader of this stream joins."""
         return self._tails.get(name) or Tail(name, self._chunks, self.limits, self._tails)
 
+    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
+        """The run as it is now, whatever the changefeed has told."""
+        return await self._runs.read_run(environment_id, run_id)
+
     def _candidates(self, change: RunChange) -> list[tuple[AudienceKey, Audience]]:
         keys = dict.fromkeys(index_keys(change.run.facets if change.run else change.facets))
         for departure in change.departures:
@@ -216,7 +224,12 @@ class Hub:
     def connect(self, connection: Connection) -> None:
         """Look after a connection until it closes."""
         self.connections.add(connection)
-        self._wheel.add(connection, connection.next_due(self.clock.now()))
+        self.look_at(connection, connection.next_due(self.clock.now()))
+
+    def look_at(self, connection: Connection, at: float) -> None:
+        """Let the connection's `tick` be called at this time, and on from there."""
+        connection.due = at
+        self._wheel.add(connection, at)
 
     def closing(self, connection: Connection, reason: str) -> None:
         """A connection is over, its subscribers left already; its outlet may still have bytes."""
@@ -266,7 +279,9 @@ class Hub:
         def over(task: asyncio.Task[None]) -> None:
             self._sessions.discard(task)
             subscriber.session = None
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if task.cancelled():
+                return  # its subscriber has left, and must neither write nor begin again
+            if (error := task.exception()) is not None:
                 logger.error("a subscription could not be brought up to date", exc_info=error)
                 subscriber.connection.abort("error")
             else:

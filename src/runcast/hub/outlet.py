@@ -17,6 +17,11 @@ class Outlet(Protocol):
     active: bool
     """Set by each write, cleared by whoever looks: tells idle connections from busy ones."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the reader, as far as known; less than before: it has taken some."""
+        ...
+
     tier: str
     """How it writes, for metrics: ``handover`` or ``portable``."""
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runcast.core.chunk import Chunk, StreamState
@@ -36,6 +37,7 @@ class StreamReader:
 
     __slots__ = (
         "_last_part_at",
+        "_looked",
         "_timeout_seconds",
         "connection",
         "form",
@@ -68,6 +70,7 @@ class StreamReader:
         self.session: asyncio.Task[None] | None = None
         self._timeout_seconds = timeout_seconds
         self._last_part_at = connection.hub.clock.now()
+        self._looked = False
         machine.writable = connection.outlet.writable
 
     # -- life -----------------------------------------------------------------------------------
@@ -118,15 +121,26 @@ class StreamReader:
         """Look at what became of the run."""
         for frame in frames:
             match frame:
-                case RunFrame() if frame.run.finished and not self.machine.run_over:
-                    self.machine.run_over = True
-                    self.tail.pull()
+                case RunFrame():
+                    if frame.run.finished:
+                        self._run_finished()
                 case GoneFrame(reason="deleted"):
-                    error = NotFound("The run of this stream was deleted.")
-                    self.close(Problem(error.code, error.message))
+                    self._run_deleted()
                 case GoneFrame():
-                    scope_error = InsufficientScope("The token does not open this run any more.")
-                    self.close(Problem(scope_error.code, scope_error.message))
+                    self._run_hidden()
+
+    def _run_finished(self) -> None:
+        if not self.machine.run_over:
+            self.machine.run_over = True
+            self.tail.pull()
+
+    def _run_deleted(self) -> None:
+        error = NotFound("The run of this stream was deleted.")
+        self.close(Problem(error.code, error.message))
+
+    def _run_hidden(self) -> None:
+        error = InsufficientScope("The token does not open this run any more.")
+        self.close(Problem(error.code, error.message))
 
     def receive_lost(self, reason: str, message: str) -> None:
         """The changefeed lost its place; a stream's offsets still hold."""
@@ -176,7 +190,7 @@ class StreamReader:
             self._last_part_at = now
             if data := self.form.pack(map(self.form.encode, outgoing)):
                 self.connection.write(data, now)
-        if self.machine.phase is Phase.CLOSED:
+        if self.machine.over:
             last = outgoing[-1] if outgoing else None
             self.connection.leave(self, finished=isinstance(last, End))
         elif self.machine.phase is Phase.READING:
@@ -204,7 +218,9 @@ class StreamReader:
         retry_after = 0.1
         while self.machine.phase is Phase.READING and not self.connection.closed:
             await self.connection.writable()
+            heard = self.tail.heard
             try:
+                await self._look_at_run()
                 page = await self.tail.read(self.machine.offset)
             except BackendError as error:
                 logger.warning("chunks could not be read, trying again: %s", error.message)
@@ -212,6 +228,24 @@ class StreamReader:
                 retry_after = min(retry_after * 2, _LONGEST_RETRY_SECONDS)
                 continue
             retry_after = 0.1
-            self.machine.receive_page(page.chunks, page.state)
-            self.tail.joined(self.machine)
+            state = page.state
+            if self.tail.heard != heard:  # the page may not know of a writer that came
+                state = replace(state, has_open_writers=True)
+            self.machine.receive_page(page.chunks, state)
+            self.tail.joined(self.machine, heard)
             self.flush()
+
+    async def _look_at_run(self) -> None:
+        """Once: what happened between the request's look at the run and ours was not told us."""
+        if self._looked:
+            return
+        view = self.key.view
+        run_id = self.tail.name.run_id
+        run = await self.connection.hub.read_run(view.selector.environment_id, run_id)
+        self._looked = True
+        if run is None:
+            self._run_deleted()
+        elif not view.shows(run.facets):
+            self._run_hidden()
+        elif run.finished:
+            self._run_finished()

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _PAGE_CHUNKS = 2000
-# How often to look whether the writers of a finished run are gone: a killed gateway cannot tell.
-_WRITERS_GONE_SECONDS = 5.0
+_LOOKS_A_LEASE = 6
 _RETRY_SECONDS = 0.5
 
 
@@ -36,13 +35,14 @@ class Tail:
         "_again",
         "_budget",
         "_end",
-        "_heard",
         "_limits",
         "_log",
+        "_next_index",
         "_pulling",
         "_recent",
         "_recheck",
         "_tails",
+        "heard",
         "name",
         "readers",
     )
@@ -55,8 +55,9 @@ class Tail:
         self._log = log
         self._limits = limits
         self._tails = tails
+        self.heard = 0  # how often something was heard of the stream or its run
         self._end: int | None = None  # all live readers have what is below
-        self._heard = 0  # how far the stream is known to be
+        self._next_index = 0  # how far the stream is known to be
         self._recent: deque[Chunk] = deque()
         self._budget = limits.stream_tail_bytes
         self._pulling: asyncio.Task[None] | None = None
@@ -81,19 +82,29 @@ class Tail:
 
     def moved(self, next_index: int) -> None:
         """The stream grew up to this offset, or something else about it changed."""
-        self._heard = max(self._heard, next_index)
+        self._next_index = max(self._next_index, next_index)
         self.pull()
 
-    def joined(self, machine: StreamSubscription) -> None:
-        """A reader read a page; if that was the last, it goes live or reads what came meanwhile."""
+    def joined(self, machine: StreamSubscription, heard: int) -> None:
+        """
+        A reader read a page; if that was the last, it goes live or reads what came meanwhile.
+
+        Args:
+            heard: As it was before the page was read.
+        """
         if machine.phase is not Phase.LIVE or machine.offset is None:
             return
-        if max(self._heard, self._end or 0) > machine.offset:
-            machine.receive_state(StreamState(next_index=max(self._heard, self._end or 0)))
-        elif self._end is None or self._end < machine.offset:
+        known = max(self._next_index, self._end or 0)
+        if known > machine.offset:
+            machine.receive_state(StreamState(next_index=known))
+            return
+        if self._end is None or self._end < machine.offset:
             self._end = machine.offset
-            self._recent.clear()
-            self._budget = self._limits.stream_tail_bytes
+            self._forget_recent()
+        # What was told meanwhile was told to those who were live, and nobody tells when the
+        # writers of a finished run are gone with their gateway.
+        if self.heard != heard or machine.run_over:
+            self.pull()
 
     async def read(self, offset: int | None) -> ChunkPage:
         """
@@ -102,21 +113,17 @@ class Tail:
         Raises:
             BackendError: The log does not answer.
         """
-        if offset is not None and self._recent and self._recent[0].index <= offset < self._heard:
+        if offset is not None and self._recent and self._recent[0].index <= offset:
             known = [chunk for chunk in self._recent if chunk.index >= offset]
             if known:
-                return ChunkPage(known, StreamState(next_index=self._heard))
-        return await self._log.read(
-            self.name,
-            offset or 0,
-            max_chunks=0 if offset is None else _PAGE_CHUNKS,
-            max_bytes=self._limits.stream_page_bytes,
-        )
+                return ChunkPage(known, StreamState(next_index=self._next_index))
+        return await self._read_log(offset or 0, 0 if offset is None else _PAGE_CHUNKS)
 
     def pull(self) -> None:
         """Read what is new for the live readers, and whether the stream is over."""
+        self.heard += 1
         if self._end is None:
-            return  # readers on their way see it themselves
+            return  # readers on their way look again when they join
         if self._pulling is not None:
             self._again = True
             return
@@ -129,28 +136,50 @@ class Tail:
             logger.error("a stream could not be followed", exc_info=error)
             for reader in list(self.readers):
                 reader.connection.abort("error")
+        elif self._again and self.readers:
+            self.pull()  # asked for between its end and now
 
     async def _pull(self) -> None:
         while True:
             self._again = False
             assert self._end is not None
             try:
-                page = await self._log.read(
-                    self.name,
-                    self._end,
-                    max_chunks=_PAGE_CHUNKS,
-                    max_bytes=self._limits.stream_page_bytes,
-                )
+                page = await self._read_log(self._end, _PAGE_CHUNKS)
             except BackendError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            self._heard = max(self._heard, page.state.next_index)
             if page.chunks:
                 self._deliver(page.chunks)
-            if self._end >= page.state.next_index:
+            # A page that was asked for before the news came may not know them.
+            if self._end >= page.state.next_index and not self._again:
                 self._settle(page.state)
-                if not self._again:
-                    return
+                return
+
+    async def _read_log(self, offset: int, max_chunks: int) -> ChunkPage:
+        known = max(self._next_index, self._end or 0)
+        page = await self._log.read(
+            self.name,
+            offset,
+            max_chunks=max_chunks,
+            max_bytes=self._limits.stream_page_bytes,
+        )
+        if page.state.next_index < known:
+            self._begin_anew(page.state)
+        self._next_index = max(self._next_index, page.state.next_index)
+        return page
+
+    def _begin_anew(self, state: StreamState) -> None:
+        """The stream is another one: deleted for its age and begun again, or restored."""
+        self._next_index = state.next_index
+        if self._end is not None:
+            self._end = state.next_index
+        self._forget_recent()
+        for reader in list(self.readers):
+            reader.receive_state(state)
+
+    def _forget_recent(self) -> None:
+        self._recent.clear()
+        self._budget = self._limits.stream_tail_bytes
 
     def _deliver(self, chunks: Sequence[Chunk]) -> None:
         self._end = chunks[-1].index + 1
@@ -166,8 +195,7 @@ class Tail:
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         if self._recent and self._recent[-1].index + 1 != chunks[0].index:
-            self._recent.clear()
-            self._budget = self._limits.stream_tail_bytes
+            self._forget_recent()
         self._recent.extend(chunks)
         self._budget -= sum(len(chunk.text) for chunk in chunks)
         while self._recent and self._budget < 0:
@@ -179,8 +207,9 @@ class Tail:
             reader.receive_state(state)
         waits = any(reader.machine.run_over for reader in self.readers)
         if waits and state.has_open_writers and self._recheck is None:
-            loop = asyncio.get_running_loop()
-            self._recheck = loop.call_later(_WRITERS_GONE_SECONDS, self._look_again)
+            # A gateway that was killed cannot tell that its writers are gone.
+            delay = self._limits.stream_lease_seconds / _LOOKS_A_LEASE
+            self._recheck = asyncio.get_running_loop().call_later(delay, self._look_again)
 
     def _look_again(self) -> None:
         self._recheck = None
