@@ -1,7 +1,6 @@
 """Puts a gateway together from its settings, and says in which order it starts and ends."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -14,6 +13,7 @@ from runcast.postgres.adoption import adopt
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.connection import connected
 from runcast.postgres.database import Database
+from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.run_store import PostgresRunStore
@@ -89,6 +89,7 @@ class Gateway:
             self._database,
             max_streams=limits.max_streams_per_run,
             max_stream_bytes=limits.max_stream_bytes,
+            lease_seconds=limits.stream_lease_seconds,
         )
         self.hub = Hub(runs, chunks, clock, limits)
         self.tailer = PostgresTailer(
@@ -115,20 +116,25 @@ class Gateway:
             metrics=gateway_registry(self.hub, self.tailer),
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
-        self._following: asyncio.Task[None] | None = None
+        self._janitor = Janitor(
+            self._database, chunks, stream_retention_seconds=limits.stream_retention_seconds
+        )
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Gateway":
         await self._prepare_database()
         await self._database.open()
         self.hub.start()
-        self._following = asyncio.create_task(self.tailer.run())
+        self._tasks = [
+            asyncio.create_task(self.tailer.run()),
+            asyncio.create_task(self._janitor.run()),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._database.close()
 
     async def serve(

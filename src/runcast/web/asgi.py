@@ -1,6 +1,5 @@
 """The whole HTTP and WebSocket face as one ASGI application."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 from starlette.routing import BaseRoute, Route, Router
@@ -14,14 +13,12 @@ from runcast.web.operation import Operation
 from runcast.web.routes import OPERATIONS, openapi_json
 from runcast.web.services import Services
 
-_PARAMETER = re.compile(r"{(\w+)}")
-
 
 def create_asgi(services: Services, extra_routes: Sequence[BaseRoute] = ()) -> ASGIApp:
     """
     Join the table of operations with routes that are none, such as WebSockets and pages.
 
-    Parameters of extra routes are written ``{name:part}``: paths arrive here as they were sent.
+    Paths arrive here as they were sent; `decode_part` reads a parameter of an extra route.
     """
     openapi_json()  # made now, not while the first request for it waits
     routes = [*_routes(services, OPERATIONS), *extra_routes]
@@ -32,10 +29,7 @@ def _routes(services: Services, operations: Iterable[Operation]) -> list[Route]:
     by_path: dict[str, list[Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, []).append(operation)
-    return [
-        Route(_PARAMETER.sub(r"{\1:part}", path), Endpoint(services, found))
-        for path, found in by_path.items()
-    ]
+    return [Route(path, Endpoint(services, found)) for path, found in by_path.items()]
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.types import Message, Send
 
 from runcast.hub.connection import Connection
+from runcast.web.handover import drop
 
 
 class AsgiOutlet:
@@ -23,16 +24,17 @@ class AsgiOutlet:
         send: The connection's.
         messages: What ``send`` takes, from bytes as the connection's form packs them.
         closing: The message that ends the connection, from close code and reason.
-        abort: Drops the connection at once; None where the server offers no way.
+        transport: What ``send`` writes to in the end, to drop the connection at once; None where
+            the server does not show it.
     """
 
     __slots__ = (
-        "_abort",
         "_closing",
         "_messages",
         "_pending",
         "_send",
         "_task",
+        "_transport",
         "active",
         "connection",
         "gone",
@@ -47,7 +49,7 @@ class AsgiOutlet:
         *,
         messages: Callable[[bytes], Iterable[Message]],
         closing: Callable[[int, str], Message],
-        abort: Callable[[], None] | None,
+        transport: asyncio.Transport | None,
     ) -> None:
         self.connection: Connection | None = None
         self.writable = True
@@ -56,9 +58,32 @@ class AsgiOutlet:
         self._send = send
         self._messages = messages
         self._closing = closing
-        self._abort = abort
+        self._transport = transport
         self._pending: deque[Message] = deque()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def unsent(self) -> int:
+        waiting = sum(len(each.get("body") or each.get("text") or "") for each in self._pending)
+        return waiting + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    @property
+    def can_drop(self) -> bool:
+        """Whether `abort` ends the connection itself, so that its client is seen to leave."""
+        return self._transport is not None
+
+    async def serve(self, listening: Coroutine[Any, Any, None]) -> None:
+        """Listen to the client until that ends, or until nothing more will be written."""
+        listener = asyncio.ensure_future(listening)
+        gone = asyncio.ensure_future(self.gone.wait())
+        try:
+            await asyncio.wait({listener, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if listener.done():
+                listener.result()
+        finally:
+            listener.cancel()
+            gone.cancel()
+            self.closed()
 
     def write(self, data: bytes) -> None:
         self.active = True
@@ -79,8 +104,8 @@ class AsgiOutlet:
         self._pending.clear()
         if self._task is not None:
             self._task.cancel()
-        if self._abort is not None:
-            self._abort()
+        if self._transport is not None:
+            drop(self._transport)
         self.gone.set()
 
     def closed(self) -> None:
@@ -102,8 +127,7 @@ class AsgiOutlet:
             except StopIteration:
                 continue
             except Exception:  # whatever a server raises when its client is gone
-                self._pending.clear()
-                self.gone.set()
+                self._lose()
                 return
             self._task = asyncio.get_running_loop().create_task(self._carry_on(sending, awaited))
             self._set_writable(False)
@@ -115,12 +139,17 @@ class AsgiOutlet:
             while self._pending:
                 await self._send(self._pending.popleft())
         except Exception:
-            self._pending.clear()
-            self.gone.set()
+            self._lose()
             return
         finally:
             self._task = None
         self._set_writable(True)
+
+    def _lose(self) -> None:
+        """The client is gone; whoever is writing hears of it when done."""
+        self._pending.clear()
+        self.gone.set()
+        asyncio.get_running_loop().call_soon(self.closed)
 
     def _set_writable(self, writable: bool) -> None:
         self.writable = writable

@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runcast.auth.grant import Grant
 from runcast.errors import InvalidBody, InvalidParameter, MethodNotAllowed
-from runcast.web.operation import ANONYMOUS, Access, Call, Operation
+from runcast.web.envelope import preflight
+from runcast.web.operation import ANONYMOUS, EVENT_STREAM, Access, Call, Operation
+from runcast.web.raw_path import decode_part
 from runcast.web.request_body import read_json
 from runcast.web.responses import error_response, problems_in_words
 from runcast.web.services import Services
@@ -30,11 +33,18 @@ class Endpoint:
         operation = self._operations.get(method)
         if operation is None and method == "HEAD":
             operation = self._operations.get("GET")
+        if method == "OPTIONS":
+            response = preflight(scope)
+            response.headers["allow"] = self._allowed()
+            return await response(scope, receive, send)
         if operation is None:
             error = MethodNotAllowed(f"This address takes {self._allowed()}.")
             response = error_response(error, {"allow": self._allowed()})
             return await response(scope, receive, send)
         call = await self._check(operation, Request(scope, receive))
+        if method == "HEAD" and operation.is_stream:
+            # Without a body to send, the stream would only hold the connection.
+            return await Response(media_type=EVENT_STREAM)(scope, receive, send)
         answer = await operation.handler(call)
         await answer(scope, receive, send)
 
@@ -46,6 +56,7 @@ class Endpoint:
 
     async def _check(self, operation: Operation, request: Request) -> Call:
         grant = await self._authenticate(operation, request)
+        path = {name: decode_part(part) for name, part in request.path_params.items()}
         query = _parse_query(operation.query, request.query_params)
         body = await self._read_body(operation, request)
         return Call(
@@ -53,7 +64,7 @@ class Endpoint:
             services=self._services,
             grant=grant,
             now=self._services.clock.now(),
-            path=request.path_params,
+            path=path,
             query=query,
             body=body,
         )

@@ -1,6 +1,5 @@
 """Run feeds and streams as a Server-Sent Events response."""
 
-import asyncio
 from collections.abc import Callable, Iterator
 
 from sse_starlette import EventSourceResponse
@@ -70,13 +69,10 @@ class EventStream(EventSourceResponse):
             send,
             messages=_body,
             closing=_last_body,
-            abort=None if protocol is None else protocol.transport.abort,
+            transport=None if protocol is None else protocol.transport,
         )
         self._subscribe(portable, chunked=False)
-        try:
-            await _disconnected(receive, portable)
-        finally:
-            portable.closed()
+        await portable.serve(_disconnected(receive))
 
     def _subscribe(self, outlet: HandoverOutlet | AsgiOutlet, *, chunked: bool) -> None:
         form = self._form(chunked)
@@ -93,20 +89,9 @@ class EventStream(EventSourceResponse):
         connection.add(self._carry(connection, form))
 
 
-async def _disconnected(receive: Receive, outlet: AsgiOutlet) -> None:
-    """Wait until the client is gone, or the outlet has ended the response."""
-
-    async def listen() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-    listening = asyncio.ensure_future(listen())
-    ended = asyncio.ensure_future(outlet.gone.wait())
-    try:
-        await asyncio.wait({listening, ended}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        listening.cancel()
-        ended.cancel()
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _body(data: bytes) -> tuple[Message]:

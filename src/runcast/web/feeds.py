@@ -64,7 +64,7 @@ async def run_feed(call: Call) -> ASGIApp:
     run = await readable_run(call.services, call.grant, call.path["run"])
     since = _since(call)
     ends = not query.stay
-    if ends and finished_before(run, since):
+    if ends and finished_before(run, since, call.services.hub.position):
         return Response(status_code=204)  # what makes an EventSource stop
     selector = Selector(call.environment_id, run_id=run.id)
     return _stream(call, selector, since, ends_with_run=ends)
@@ -133,9 +133,14 @@ def require_feed(grant: Grant, selector: Selector) -> None:
     require(grant, "read", *resources)
 
 
-def finished_before(run: Run, since: Position | None) -> bool:
+def finished_before(run: Run, since: Position | None, now: Position) -> bool:
     """Tell whether whoever stands at ``since`` has seen the end of this run."""
-    return since is not None and run.finished and since.sees(run.changed_in)
+    return (
+        since is not None
+        and run.finished
+        and since.database == now.database
+        and since.in_incarnation(now.incarnation).sees(run.changed_in)
+    )
 
 
 def created_after(text: str | None, now: float) -> float | None:
@@ -148,7 +153,7 @@ def created_after(text: str | None, now: float) -> float | None:
     if not text:
         return None
     if not text[0].isdigit() or "-" not in text:
-        return now - parse_duration(text)
+        return max(now - parse_duration(text), 0.0)  # no database knows times long before that
     try:
         date = datetime.fromisoformat(text)
     except ValueError:

@@ -6,6 +6,9 @@ one small protocol object. That makes a delivery as cheap as a bare socket write
 """
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -48,6 +51,10 @@ class HandoverOutlet(asyncio.Protocol):
 
     # -- the hub's side -------------------------------------------------------------------------
 
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
     def write(self, data: bytes) -> None:
         self.active = True
         self._transport.write(data)
@@ -57,7 +64,7 @@ class HandoverOutlet(asyncio.Protocol):
         self._transport.close()
 
     def abort(self) -> None:
-        self._transport.abort()
+        drop(self._transport)
 
     # -- the transport's side -------------------------------------------------------------------
 
@@ -82,6 +89,14 @@ class HandoverOutlet(asyncio.Protocol):
     def shutdown(self) -> None:
         """Called by uvicorn, after the hub has drained."""
         self._transport.close()
+
+
+def drop(transport: asyncio.Transport) -> None:
+    """End a connection now; the kernel forgets at once what it still holds for the reader."""
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _let_go(protocol: HttpToolsProtocol) -> None:

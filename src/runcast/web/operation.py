@@ -21,6 +21,8 @@ from runcast.core.scope import compile_scopes
 from runcast.core.status import ApiVersion
 from runcast.web.services import Services
 
+EVENT_STREAM = "text/event-stream"
+
 # Of callers that nobody asked who they are: allows nothing.
 ANONYMOUS = Grant(
     environment_id="", permissions=compile_scopes(()), scopes=frozenset(), expires_at=None
@@ -125,3 +127,8 @@ class Operation:
     body_bytes: Callable[[Limits], int] = lambda limits: limits.max_body_bytes
     token_in_query: bool = False
     errors: tuple[int, ...] = ()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer may go on for as long as the client listens."""
+        return any(answer.media_type == EVENT_STREAM for answer in self.answers.values())

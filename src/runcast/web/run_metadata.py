@@ -1,13 +1,18 @@
 """The metadata of a run: reading it, replacing it, and operations that also reach above."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response
 
 from runcast.core.lifecycle import changes_for_metadata
-from runcast.core.metadata import Operation as MetadataOperation, check_storable, parse_operations
+from runcast.core.metadata import (
+    MAX_KEY_LENGTH,
+    Operation as MetadataOperation,
+    check_storable,
+    parse_operations,
+)
 from runcast.core.packet import json_fragment
 from runcast.core.run import Run
 from runcast.errors import NotFound
@@ -16,20 +21,37 @@ from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN
 from runcast.web.run_models import Metadata
 
+_OPERATION = {
+    "type": "object",
+    "required": ["type"],
+    "properties": {
+        "type": {
+            "enum": ["set", "delete", "append", "remove", "increment", "decrement", "replace"]
+        },
+        "key": {
+            "type": "string",
+            "maxLength": MAX_KEY_LENGTH,
+            "description": "A literal key; one that starts with $. is a path.",
+        },
+        "value": {"description": "What to set, append, remove, add, or replace everything with."},
+    },
+}
+Operations = list[Annotated[Any, WithJsonSchema(_OPERATION)]]
+
 
 class MetadataChange(BaseModel):
     """What to change; operations go before ``metadata``, which replaces everything."""
 
     metadata: dict[str, Any] | None = None
-    operations: list[Any] | None = Field(
+    operations: Operations | None = Field(
         default=None,
         description='Such as {"type": "set", "key": "progress", "value": 0.5}; also delete, '
         "append, remove, increment, decrement, replace. A key that starts with $. is a path.",
     )
-    parentOperations: list[Any] | None = Field(
+    parentOperations: Operations | None = Field(
         default=None, description="Operations on the parent run; on this run if it has none."
     )
-    rootOperations: list[Any] | None = Field(
+    rootOperations: Operations | None = Field(
         default=None, description="Operations on the topmost run; on this run if it has none."
     )
 

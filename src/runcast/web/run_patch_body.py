@@ -21,8 +21,8 @@ _PACKET_TYPE = {
 _CENTS = {"type": "number", "minimum": 0, "maximum": 1e15}
 _TAG = {"type": "string", "maxLength": 128, "pattern": r"^[^\x00-\x1f]*$"}
 _TAGS = {
-    "anyOf": [_TAG, {"type": "array", "items": _TAG, "maxItems": 10}],
-    "description": "All tags of the run.",
+    "anyOf": [_TAG, {"type": "array", "items": _TAG}],
+    "description": "All tags of the run, at most 10; blank and repeated ones do not count.",
 }
 _VERSION = {"anyOf": [_NAME, _NULL], "description": "The version of the worker."}
 

@@ -24,7 +24,7 @@ from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN, readable_run
 from runcast.web.run_models import Message, RetrievedRun, RunId
 from runcast.web.run_patch_body import RunPatch
-from runcast.web.text_field import Text
+from runcast.web.text_field import Tag
 
 _MAX_CHILDREN = 100
 
@@ -32,7 +32,7 @@ _MAX_CHILDREN = 100
 class NewTags(BaseModel):
     """Tags to be added to a run."""
 
-    tags: Text | list[Text] = Field(description="Texts of up to 128 characters.")
+    tags: Tag | list[Tag] = Field(description="Texts of up to 128 characters.")
 
 
 async def retrieve_run(call: Call) -> Response:

@@ -6,23 +6,25 @@ reader has stalled, and a drain before the shutdown.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any, cast
 
 import uvicorn
+import websockets.http11
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
 from runcast.errors import ConfigurationError
 from runcast.web.handover import EXTENSION
 
 _BACKLOG = 2048
 _SEND_BUFFER_BYTES = 65536  # else the kernel takes megabytes before a stalled reader is noticed
-_HEAD_TIMEOUT_SECONDS = 15.0
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -30,10 +32,18 @@ _TOO_LARGE = (
 _TOO_LARGE_BODY = b'{"error":"The request head is too large.","code":"payload_too_large"}'
 
 
+# A line of a handshake may hold the longest token; `HttpProtocol` has bounded the whole before.
+websockets.http11.MAX_LINE_LENGTH = 2 * MAX_TOKEN_LENGTH
+
+_failures = logging.getLogger(f"{__name__}.websocket")
+_failures.setLevel(logging.WARNING)
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """Shows itself to the application, and bounds the head of each request."""
+    """Shows itself to the application, and bounds the head of each request in size and time."""
 
     max_head_bytes = Limits().max_header_bytes
+    head_timeout_seconds = 15.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,7 +53,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, transport.abort)
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
@@ -68,10 +78,17 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_head_timer()
-        if sum(len(name) + len(value) for name, value in self.headers) > self.max_head_bytes:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.max_head_bytes:
             self._refuse_head()
             return
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        # Also for what may be left of the body that nobody read.
+        if not self.pipeline and not self.transport.is_closing():
+            self._start_head_timer()
+        super().on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:  # None after a refused head
@@ -82,9 +99,15 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _refuse_head(self) -> None:
-        if not self.transport.is_closing():
+        if not getattr(self.cycle, "response_complete", True):
+            self.transport.abort()  # in the middle of an answer there is no place for another
+        elif not self.transport.is_closing():
             self.transport.write(_TOO_LARGE % (len(_TOO_LARGE_BODY), _TOO_LARGE_BODY))
             self.transport.close()
+
+    def _start_head_timer(self) -> None:
+        self._stop_head_timer()
+        self._head_timer = self.loop.call_later(self.head_timeout_seconds, self.transport.abort)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -94,6 +117,19 @@ class HttpProtocol(HttpToolsProtocol):
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Shows itself to the application, so that it can drop a stalled connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # They would write addresses and headers to the log, and with them tokens.
+        self.logger = self.conn.logger = _failures
+        self.conn.debug = False
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # An answer is ready, but uvicorn sends none to what is no request.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
@@ -150,9 +186,8 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], Awaitable[None]] | None = None,
         forwarded_allow_ips: str | None = None,
     ) -> None:
-        http_class = type(
-            "HttpProtocol", (HttpProtocol,), {"max_head_bytes": limits.max_header_bytes}
-        )
+        bounds = {"max_head_bytes": limits.max_header_bytes}
+        http_class = type("HttpProtocol", (HttpProtocol,), bounds)
         super().__init__(
             uvicorn.Config(
                 app,

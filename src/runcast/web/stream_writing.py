@@ -31,7 +31,7 @@ _TARGETS = ("self", "parent", "root")
 _INDEX = re.compile(r"[0-9]{1,15}")
 _APPEND_BYTES = 512 * 1024
 _IDLE_SECONDS = 900.0  # a writer that sends nothing for longer is taken for gone
-_HOLD_SECONDS = 10.0  # how often a connected writer is said to be so; holds for three times that
+_HOLDS_A_LEASE = 3
 _COMMIT_RETRIES = 6
 
 
@@ -74,10 +74,12 @@ async def ingest_stream(call: Call) -> Response:
         raise InvalidParameter("X-Resume-From-Chunk is the index of the first line, from 0 on.")
     chunks = call.services.chunks
     await chunks.register(name)
-    presence = writer or f"anonymous-{uuid.uuid4().hex}"
+    presence = f"connection:{uuid.uuid4().hex}"
     await chunks.hold_open(name, presence, connected=True)
     holding = asyncio.create_task(_hold_open(call, name, presence))
     try:
+        # Again: readers of a run that was finished just now may not have seen that we are here.
+        await _writable_stream(call)
         await _ingest(call, name, writer, int(resume_from))
     finally:
         holding.cancel()
@@ -106,7 +108,7 @@ async def append_chunk(call: Call) -> Response:
     part_id = call.request.headers.get("x-part-id")
     chunk = NewChunk(line.decode())
     if part_id is not None:
-        chunk = NewChunk(line.decode(), f"part:{check_writer(part_id)}"[:256], 0)
+        chunk = NewChunk(line.decode(), check_writer(f"part:{check_writer(part_id)}"), 0)
     await call.services.chunks.append(name, [chunk])
     return json_response({"ok": True})
 
@@ -148,15 +150,17 @@ async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) 
     try:
         async for data in _pieces(call):
             lines = splitter.receive(data) if data is not None else splitter.finish()
-            chunks = []
-            for line in lines:
-                text = chunk_text(line, limits.max_chunk_bytes)
-                chunks.append(NewChunk(text, writer, index if writer is not None else None))
-                index += 1
-            if chunks:
-                if storing is not None:
-                    await storing
-                storing = asyncio.create_task(_store(call, name, chunks))
+            chunks: list[NewChunk] = []
+            try:
+                for line in lines:
+                    text = chunk_text(line, limits.max_chunk_bytes)
+                    chunks.append(NewChunk(text, writer, index if writer is not None else None))
+                    index += 1
+            finally:  # also when a line is refused: those before it are stored
+                if chunks:
+                    if storing is not None:
+                        await storing
+                    storing = asyncio.create_task(_store(call, name, chunks))
     finally:
         # Also when the body ends badly: what was whole is stored, and the writer asks how far.
         if storing is not None:
@@ -198,8 +202,8 @@ async def _pieces(call: Call) -> AsyncIterator[bytes | None]:
 
 async def _hold_open(call: Call, name: StreamName, presence: str) -> None:
     while True:
-        await asyncio.sleep(_HOLD_SECONDS)
-        with contextlib.suppress(BackendError):
+        await asyncio.sleep(call.services.limits.stream_lease_seconds / _HOLDS_A_LEASE)
+        with contextlib.suppress(BackendError, NotFound):
             await call.services.chunks.hold_open(name, presence, connected=True)
 
 

@@ -21,7 +21,7 @@ from runcast.core.packet import JSON, MISSING, SUPER_JSON, json_text, packet_fro
 from runcast.core.tags import parse_tags
 from runcast.core.timespan import parse_duration
 from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge, Unprocessable
-from runcast.web.text_field import ShortText, Text
+from runcast.web.text_field import ShortText, Tag, Text
 
 _MAX_TASK_BYTES = 512
 _MAX_KEPT_BYTES = 64 * 1024
@@ -66,7 +66,7 @@ class TriggerOptions(BaseModel):
     ttl: Text | Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)] | None = Field(
         default=None, description="How long the run may wait: a duration such as 10m, or seconds."
     )
-    tags: Text | list[Text] | None = Field(
+    tags: Tag | list[Tag] | None = Field(
         default=None, description="Up to 10 distinct tags of up to 128 characters."
     )
     metadata: dict[str, Any] | str | None = Field(

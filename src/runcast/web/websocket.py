@@ -69,7 +69,7 @@ class Socket:
             websocket.send,
             messages=_texts,
             closing=_closing,
-            abort=None if protocol is None else protocol.transport.abort,
+            transport=None if protocol is None else protocol.transport,
         )
 
     async def serve(self) -> None:
@@ -80,6 +80,7 @@ class Socket:
         try:
             self._services.hub.admit()
             grant = await self._authenticate()
+            self._services.hub.admit()  # others came meanwhile, or a drain began
         except GatewayError as error:
             self._refuse(error)
             return
@@ -96,10 +97,13 @@ class Socket:
         self._outlet.connection = self._connection
         self._services.hub.connect(self._connection)
         self._say_authenticated()
-        try:
-            await self._follow()
-        finally:
-            self._outlet.closed()
+        if self._outlet.can_drop:  # saves two tasks for each socket
+            try:
+                await self._follow()
+            finally:
+                self._outlet.closed()
+        else:
+            await self._outlet.serve(self._follow())
 
     # -- the token --------------------------------------------------------------------------------
 
@@ -133,11 +137,15 @@ class Socket:
         self._connection.renew(grant.expires_at)
         self._say_authenticated()
         if changed:
-            for subscriber in list(self._connection.subscribers.values()):
-                if isinstance(subscriber, StreamReader):
-                    await self._judge_reader_again(subscriber)
-                else:
-                    await self._judge_again(subscriber)
+            before = list(self._connection.subscribers.values())
+            feeds = [each for each in before if isinstance(each, Subscriber)]
+            for feed in feeds:  # nothing more is sent under the old rights
+                self._connection.leave(feed, finished=False)
+            for reader in before:
+                if isinstance(reader, StreamReader):
+                    await self._judge_reader_again(reader)
+            for feed in feeds:
+                await self._judge_again(feed)
 
     async def _judge_reader_again(self, reader: StreamReader) -> None:
         try:
@@ -151,7 +159,7 @@ class Socket:
             self._services.hub.watch(reader)
 
     async def _judge_again(self, subscriber: Subscriber) -> None:
-        """What was sent under the old rights may not be allowed any more: begin again."""
+        """A feed that has left: what it was sent may not be allowed any more, so begin again."""
         selector = subscriber.key.view.selector
         try:
             if selector.run_id is not None:
@@ -159,13 +167,10 @@ class Socket:
             else:
                 require_feed(self._grant, selector)
         except GatewayError as error:
-            subscriber.close(Problem(error.code, error.message))
+            self._say_problem(error, subscriber.name)
             return
-        if self._connection.subscribers.get(subscriber.name) is not subscriber:
+        if self._connection.closed:
             return
-        self._connection.leave(subscriber, finished=False)
-        if subscriber.session is not None:
-            subscriber.session.cancel()
         form = SocketFormat(
             subscriber.name,
             skipped_columns(self._services, self._grant, ",".join(subscriber.asked_to_skip)),
@@ -244,7 +249,7 @@ class Socket:
         if asked.run is not None:
             run = await readable_run(services, grant, asked.run)
             ends = not command.stay
-            known_finished = ends and finished_before(run, since)
+            known_finished = ends and finished_before(run, since, services.hub.position)
         else:
             require_feed(grant, selector)
             if asked.batch is not None and (

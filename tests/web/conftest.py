@@ -1,0 +1,3 @@
+"""Fixtures of the tests that go through HTTP."""
+
+from tests.support.gateway import gateway as gateway, tenant as tenant
