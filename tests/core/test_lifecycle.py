@@ -379,7 +379,7 @@ patches = st.fixed_dictionaries(
         "status": st.sampled_from(sorted(RAW_STATUSES)),
         "startedAt": times,
         "queuedAt": times,
-        "output": st.none() | st.integers() | st.just("text"),
+        "output": st.none() | st.integers(-(2**53), 2**53) | st.just("text"),
         "usageDurationMs": st.integers(0, 10),
         "tags": st.lists(st.sampled_from("abc")),
         "error": st.just("no"),

@@ -1,0 +1,88 @@
+"""``AsyncClient``: the client for asyncio programs."""
+
+import os
+from types import TracebackType
+
+import httpx
+
+from runcast.client.batches import Batches
+from runcast.client.bearer import Bearer, TokenFactory, checked_token
+from runcast.client.errors import NotConfigured
+from runcast.client.gateway_http import GatewayHttp
+from runcast.client.public_tokens import PublicTokens
+from runcast.client.runs import Runs
+from runcast.client.streams import Streams
+from runcast.client.tasks import Tasks
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class AsyncClient:
+    """
+    Everything that a gateway offers, for asyncio programs; `Client` is the same for plain ones.
+
+    Use it as a context manager, or `close` it in the end. One client serves any number of tasks.
+
+    Args:
+        base_url: Of the gateway; otherwise RUNCAST_URL, or the address of ``runcast dev``.
+        secret_key: For backends; otherwise RUNCAST_SECRET_KEY.
+        token: A public access token; otherwise RUNCAST_TOKEN. Or a function that gives one, plain
+            or asynchronous: it is asked again when a token has expired.
+        environment_id: Where it is known, tokens are signed without asking the gateway for it.
+        http: An httpx client to use, for proxies, certificates and the like; it stays yours to
+            close. Timeouts are set for each request.
+
+    Raises:
+        NotConfigured: There is neither key nor token, or both, or the URL is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        secret_key: str | None = None,
+        token: str | TokenFactory | None = None,
+        *,
+        environment_id: str | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        url = base_url or os.environ.get("RUNCAST_URL") or DEFAULT_URL
+        self._http = GatewayHttp(url, _bearer(secret_key, token), http)
+        self._public_tokens = PublicTokens(self._http, environment_id)
+        self.tasks = Tasks(self._http)
+        self.runs = Runs(self._http, self.tasks)
+        self.batches = Batches(self._http)
+        self.streams = Streams(self._http)
+        self.create_public_token = self._public_tokens.create
+
+    async def close(self) -> None:
+        """Close all connections; subscriptions end."""
+        await self._http.close()
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _bearer(secret_key: str | None, token: str | TokenFactory | None) -> Bearer:
+    if secret_key and token:
+        raise NotConfigured("Give a secret_key or a token, not both.")
+    if not secret_key and not token:
+        secret_key = os.environ.get("RUNCAST_SECRET_KEY")
+        token = None if secret_key else os.environ.get("RUNCAST_TOKEN")
+    if secret_key:
+        return Bearer(secret_key=checked_token(secret_key, "The secret key"))
+    if callable(token):
+        return Bearer(factory=token)
+    if token:
+        return Bearer(token=checked_token(token, "The token"))
+    raise NotConfigured(
+        "Give secret_key or token, or set RUNCAST_SECRET_KEY or RUNCAST_TOKEN; "
+        "`runcast dev` prints a key."
+    )

@@ -1,0 +1,182 @@
+"""``client.runs``: reading, changing, following and producing runs."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Unpack
+from urllib.parse import quote
+
+from runcast.client.errors import InvalidArgument
+from runcast.client.gateway_http import GatewayHttp
+from runcast.client.listing import Listing
+from runcast.client.options import (
+    RunChanges,
+    RunFilters,
+    Span,
+    TriggerOptions,
+    change_body,
+    filter_params,
+    joined,
+    span_text,
+)
+from runcast.client.run import Run, RunHandle, run_from
+from runcast.client.run_writer import RunWriter
+from runcast.client.subscription import Subscription
+from runcast.client.tasks import Tasks
+
+
+class Runs:
+    """
+    Runs of the environment that the key or token is for.
+
+    The ``subscribe`` methods need no ``await``: they give a `Subscription` to loop over. All take
+    ``cursor`` (of an earlier subscription, to go on from) and ``skip_columns`` (fields that are
+    not needed, such as ``payload``).
+    """
+
+    def __init__(self, http: GatewayHttp, tasks: Tasks) -> None:
+        self._http = http
+        self._tasks = tasks
+
+    async def retrieve(self, run_id: str) -> Run:
+        """
+        Give a run as it is now.
+
+        Raises:
+            ApiError: The gateway refused; `NotFound`: there is no such run.
+            ConnectionLost: It could not be reached.
+        """
+        return run_from(await self._http.get(f"/api/v3/runs/{_quoted(run_id)}"))
+
+    def list(self, *, page_size: int = 25, **filters: Unpack[RunFilters]) -> Listing:
+        """
+        List runs, newest first: loop over the answer, or ask it for a ``page()``.
+
+        Raises:
+            InvalidArgument: A filter cannot be sent.
+        """
+        return Listing(self._http, filter_params(filters), page_size)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run and all below it; one that is finished stays as it is. Raises `ApiError`."""
+        await self._http.request("POST", f"/api/v2/runs/{_quoted(run_id)}/cancel")
+
+    async def update(self, run_id: str, **changes: Unpack[RunChanges]) -> Run:
+        """
+        Change a run, as its worker does, and give it as it is then; see `RunChanges`.
+
+        Raises:
+            InvalidArgument: A value cannot be sent.
+            ApiError: The gateway refused; `IllegalTransition`: the run cannot take that status.
+            ConnectionLost: It could not be reached.
+        """
+        return run_from(
+            await self._http.send("PATCH", f"/api/v1/runs/{_quoted(run_id)}", change_body(changes))
+        )
+
+    async def add_tags(self, run_id: str, *tags: str) -> None:
+        """Add tags to a run; those that it has are no error. Raises `ApiError`."""
+        await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/tags", {"tags": list(tags)})
+
+    def subscribe(
+        self,
+        run: str | RunHandle,
+        *,
+        stay: bool = False,
+        cursor: str | None = None,
+        skip_columns: Iterable[str] = (),
+    ) -> Subscription:
+        """Follow one run until it is finished, or with ``stay`` beyond."""
+        run_id = run.id if isinstance(run, RunHandle) else run
+        params = _params(skip_columns, stay="true" if stay else None)
+        return Subscription(self._http, f"/realtime/v1/runs/{_quoted(run_id)}", params, cursor)
+
+    def subscribe_tags(
+        self,
+        *tags: str,
+        task: str | None = None,
+        since: Span | datetime | None = None,
+        cursor: str | None = None,
+        skip_columns: Iterable[str] = (),
+    ) -> Subscription:
+        """Follow runs that have all of these tags; ``since``: only those created since then."""
+        if not tags:
+            raise InvalidArgument("Name the tags; subscribe_all() follows every run.")
+        params = _params(
+            skip_columns, tags=joined("tags", tags), task=task, createdAt=_since(since)
+        )
+        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+
+    def subscribe_task(
+        self,
+        task: str,
+        *,
+        since: Span | datetime | None = None,
+        cursor: str | None = None,
+        skip_columns: Iterable[str] = (),
+    ) -> Subscription:
+        """Follow the runs of a task."""
+        params = _params(skip_columns, task=task, createdAt=_since(since))
+        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+
+    def subscribe_batch(
+        self, batch_id: str, *, cursor: str | None = None, skip_columns: Iterable[str] = ()
+    ) -> Subscription:
+        """Follow the runs of a batch."""
+        path = f"/realtime/v1/batches/{_quoted(batch_id)}"
+        return Subscription(self._http, path, _params(skip_columns), cursor)
+
+    def subscribe_all(
+        self,
+        *,
+        since: Span | datetime | None = None,
+        cursor: str | None = None,
+        skip_columns: Iterable[str] = (),
+    ) -> Subscription:
+        """Follow every run of the environment."""
+        params = _params(skip_columns, createdAt=_since(since))
+        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+
+    def start(self, task: str, payload: Any = None, **options: Unpack[TriggerOptions]) -> RunWriter:
+        """
+        Create a run and carry it out here: ``async with client.runs.start("chat") as run``.
+
+        The run is created when the context is entered. See `RunWriter`.
+        """
+
+        async def create() -> RunHandle:
+            return await self._tasks.trigger(task, payload, **options)
+
+        return RunWriter(self._http, create)
+
+    def take(self, run: str | RunHandle) -> RunWriter:
+        """
+        Carry out a run that exists: ``async with client.runs.take(run_id) as run``.
+
+        Who takes a run is not the gateway's to arbitrate: whatever hands out work decides. See
+        `RunWriter`.
+        """
+        return RunWriter(self._http, run)
+
+
+def _quoted(name: str) -> str:
+    if not name:
+        raise InvalidArgument("The id is empty.")
+    return quote(name, safe="")
+
+
+def _params(skip_columns: Iterable[str], **given: str | None) -> dict[str, str]:
+    columns = [skip_columns] if isinstance(skip_columns, str) else list(skip_columns)
+    params = {name: value for name, value in given.items() if value is not None}
+    if columns:
+        params["skipColumns"] = joined("skip_columns", columns)
+    return params
+
+
+def _since(since: Span | datetime | None) -> str | None:
+    if isinstance(since, timedelta):
+        return span_text("since", since)
+    if isinstance(since, datetime):
+        if since.utcoffset() is None:
+            raise InvalidArgument("since: a time needs a zone, such as datetime.now(UTC).")
+        return since.isoformat()
+    return since

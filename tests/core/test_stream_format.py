@@ -1,0 +1,110 @@
+"""Parts of a stream on the wire."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from runcast.core.chunk import Chunk, chunk_text
+from runcast.core.frame import End, KeepAlive, Problem, Reset, UpToDate
+from runcast.core.stream_format import StreamSocketFormat, StreamSseFormat, event_id
+from runcast.core.stream_subscription import PartsFrame
+
+PLAIN = StreamSseFormat(chunked=False, only_parts=False)
+OFFICIAL = StreamSseFormat(chunked=False, only_parts=True)
+SOCKET = StreamSocketFormat("s")
+
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1)
+
+
+def parts(*texts: str, first: int = 0) -> PartsFrame:
+    return PartsFrame([Chunk(index, text, 1000 + index) for index, text in enumerate(texts, first)])
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def message(frame: PartsFrame | UpToDate | End | Reset | Problem) -> dict[str, Any]:
+    line = SOCKET.encode(frame)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+class TestSse:
+    def test_a_part_has_no_name_and_an_id_that_can_be_resumed_from(self) -> None:
+        assert PLAIN.encode(parts('{"n":1}', "two", first=7)) == (
+            b'id: 1007-7\ndata: {"n":1}\n\nid: 1008-8\ndata: two\n\n'
+        )
+
+    @given(LINES)
+    def test_every_chunk_is_one_line_of_data_byte_for_byte(self, text: str) -> None:
+        event = PLAIN.encode(parts(text))
+        assert event.split(b"\n") == [b"id: 1000-0", b"data: " + text.encode(), b"", b""]
+
+    def test_other_frames_are_named_events(self) -> None:
+        assert PLAIN.encode(UpToDate()) == b"event: up-to-date\ndata: {}\n\n"
+        assert PLAIN.encode(End("closed")) == b'event: end\ndata: {"reason":"closed"}\n\n'
+
+    @pytest.mark.parametrize(
+        "frame", [UpToDate(), End("finished"), Reset("too_old", "m"), Problem("not_found", "m")]
+    )
+    def test_official_clients_get_nothing_but_parts_and_comments(
+        self, frame: UpToDate | End | Reset | Problem
+    ) -> None:
+        assert OFFICIAL.encode(frame) == b""
+        assert OFFICIAL.encode(parts("1")) == PLAIN.encode(parts("1"))
+        assert OFFICIAL.encode(KeepAlive()) == b": keep-alive\n\n"
+
+    def test_nothing_is_never_written_as_a_chunk_which_would_end_the_body(self) -> None:
+        chunked = StreamSseFormat(chunked=True, only_parts=True)
+        assert chunked.pack([chunked.encode(UpToDate())]) == b""
+        assert chunked.pack([b"abc", b"de"]) == b"5\r\nabcde\r\n"
+
+
+class TestSocket:
+    def test_parts_come_together_with_the_place_of_the_first_and_the_cursor_of_the_last(
+        self,
+    ) -> None:
+        assert message(parts('{"n":1}', "[2]", first=4)) == {
+            "type": "parts",
+            "id": "s",
+            "cursor": "1005-5",
+            "offset": 4,
+            "parts": [{"n": 1}, [2]],
+        }
+
+    @pytest.mark.parametrize("text", ["hello", "{", '"', "NaN", "01", "\x7f", '{"a":1} x'])
+    def test_a_chunk_that_is_not_json_comes_as_a_string(self, text: str) -> None:
+        assert message(parts(text))["parts"] == [text]
+
+    @given(LINES)
+    def test_any_text_makes_a_message(self, text: str) -> None:
+        (part,) = message(parts(text))["parts"]
+        try:
+            expected = json.loads(text, parse_constant=_refuse)
+        except ValueError:
+            expected = text
+        assert part == expected
+
+    @pytest.mark.parametrize("escape", [r"\u0000", r"\ud83c\udf31", r"\u2028"])
+    def test_escapes_are_kept_as_they_were_written(self, escape: str) -> None:
+        text = chunk_text(f'"{escape}"'.encode(), 100)
+        assert f'"parts":["{escape}"]'.encode() in SOCKET.encode(parts(text))
+
+    def test_lone_surrogate_escapes_are_kept_as_they_were_written(self) -> None:
+        text = chunk_text(rb'{"a":"\ud800","b":1}', 100)
+        assert rb'"parts":[{"a":"\ud800","b":1}]' in SOCKET.encode(parts(text))
+
+    def test_other_frames_carry_their_data_under_their_name(self) -> None:
+        assert message(UpToDate()) == {"type": "up-to-date", "id": "s"}
+        assert message(End("closed"))["end"] == {"reason": "closed"}
+        assert message(Reset("ahead", "m"))["reset"] == {"reason": "ahead", "message": "m"}
+        assert message(Problem("not_found", "m"))["problem"]["code"] == "not_found"
+
+
+def test_an_id_says_when_and_where() -> None:
+    assert event_id(Chunk(3, "x", 1700000000123)) == "1700000000123-3"
