@@ -1,5 +1,6 @@
 """A backend that answers questions with a language model, and lets browsers read along."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,21 +9,21 @@ from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import FileResponse
 from models import completion
 from pydantic import BaseModel, Field
-from starlette.datastructures import State
 
 from runcast import AsyncClient
 
+GATEWAY = os.environ.get("RUNCAST_URL", "http://127.0.0.1:8080")
 PAGE = Path(__file__).with_name("index.html")
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """One client for the whole backend; it takes RUNCAST_URL and RUNCAST_SECRET_KEY."""
-    async with AsyncClient() as app.state.runcast:
+    """Use one client for the whole backend. Its key is RUNCAST_SECRET_KEY."""
+    async with AsyncClient(GATEWAY) as app.state.runcast:
         yield
 
 
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(title="Ask", lifespan=lifespan)
 
 
 class Question(BaseModel):
@@ -31,7 +32,7 @@ class Question(BaseModel):
     text: str = Field(min_length=1, max_length=2000)
 
 
-class Answer(BaseModel):
+class Reading(BaseModel):
     """Where the browser reads the answer, and with what."""
 
     stream: str
@@ -45,20 +46,19 @@ async def page() -> FileResponse:
 
 
 @app.post("/ask")
-async def ask(question: Question, request: Request, background: BackgroundTasks) -> Answer:
-    """Make a run, begin to answer behind the scenes, and hand out a token for just this run."""
-    runcast: AsyncClient = request.app.state.runcast
-    run = await runcast.tasks.trigger("answer", {"question": question.text}, tags="chat")
-    background.add_task(answer, runcast, run.id)
-    token = await runcast.create_public_token([f"read:runs:{run.id}"], expires="1h")
-    return Answer(stream=f"{runcast.base_url}/realtime/v1/streams/{run.id}/llm", token=token)
+async def ask(question: Question, request: Request, background: BackgroundTasks) -> Reading:
+    """Trigger a run, answer it behind the scenes, and hand out a token for just this run."""
+    client: AsyncClient = request.app.state.runcast
+    run = await client.tasks.trigger("answer", {"question": question.text}, tags="chat")
+    background.add_task(answer, client, run.id)
+    token = await client.create_public_token([f"read:runs:{run.id}"], expires="1h")
+    return Reading(stream=f"{GATEWAY}/realtime/v1/streams/{run.id}/llm", token=token)
 
 
-async def answer(runcast: AsyncClient, run_id: str) -> None:
-    """Carry the run out. A worker in another process would do just the same."""
-    async with runcast.runs.take(run_id) as run:
-        texts = completion(run.payload["question"])
-        words = 0
-        async for text in run.stream("llm", texts):
-            words += len(text.split())
-        run.metadata.set("words", words)
+async def answer(client: AsyncClient, run_id: str) -> None:
+    """Carry the run out; a worker in another process would do just the same."""
+    async with client.runs.take(run_id) as run:
+        texts = run.stream("llm", completion(run.payload["question"]))
+        whole = "".join([text async for text in texts])
+        await run.close_stream("llm")  # nobody else writes to it: readers need not wait and see
+        await run.finish({"answer": whole})

@@ -1,6 +1,6 @@
 """Runcast: background runs, live in a browser."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runcast.client import (
@@ -28,13 +28,15 @@ _EXPORTED = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import runcast.client
+if not TYPE_CHECKING:  # type checkers would take it for a promise of every name
 
-    value = globals()[name] = getattr(runcast.client, name)
-    return value
+    def __getattr__(name: str) -> object:
+        if name not in _EXPORTED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import runcast.client
+
+        value = globals()[name] = getattr(runcast.client, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -17,6 +17,7 @@ from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.run_store import PostgresRunStore
+from runcast.postgres.scheduler import Scheduler
 from runcast.postgres.tailer import PostgresTailer
 from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
@@ -119,6 +120,7 @@ class Gateway:
         self._janitor = Janitor(
             self._database, chunks, stream_retention_seconds=limits.stream_retention_seconds
         )
+        self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Gateway":
@@ -128,6 +130,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(self.tailer.run()),
             asyncio.create_task(self._janitor.run()),
+            asyncio.create_task(self._scheduler.run()),
         ]
         return self
 

@@ -137,6 +137,13 @@ class IllegalTransition(Unprocessable):
     code = "illegal_transition"
 
 
+class NotDelayed(Unprocessable):
+    """Only a run that waits for its time can be given another one."""
+
+    code = "not_delayed"
+    http_status = 400
+
+
 class LimitError(GatewayError):
     """Something bounded is full; asking again later may succeed."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from runcast.auth.keys import KeyRing
-from runcast.core.batch import Batch, NewBatch
+from runcast.core.batch import Batch, NewBatch, StreamedItems
 from runcast.core.chunk import ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
@@ -83,6 +83,10 @@ class RunStore(RunReader, Protocol):
         """Runs triggered by this run, oldest first."""
         ...
 
+    async def read_seed_metadata(self, environment_id: str, run_id: str) -> str:
+        """The metadata that a run began with, as JSON text of an object."""
+        ...
+
     async def read_descendant_ids(self, environment_id: str, run_id: str) -> list[str]:
         """Ids of all runs below this run that are not finished."""
         ...
@@ -100,7 +104,8 @@ class RunStore(RunReader, Protocol):
 
     async def create_runs(self, new_runs: Sequence[NewRun]) -> list[Triggered]:
         """
-        Create runs in one transaction, honouring idempotency keys and one-time tokens.
+        Create runs in one transaction, honouring idempotency and debounce keys, one-time tokens,
+        and requests that were answered before.
 
         Raises:
             OneTimeTokenSpent: The token was used before; nothing was created.
@@ -118,12 +123,42 @@ class RunStore(RunReader, Protocol):
         """
         ...
 
+    async def reset_idempotency_key(self, environment_id: str, task: str, key: str) -> bool:
+        """Let a key stand for no run any more; tell whether it stood for one."""
+        ...
+
     async def create_batch(self, new_batch: NewBatch, new_runs: Sequence[NewRun]) -> Batch:
         """Create a batch and its runs in one transaction (see `create_runs`)."""
         ...
 
     async def read_batch(self, environment_id: str, batch_id: str) -> Batch | None:
         """The batch with the ids of its runs, or None."""
+        ...
+
+    async def open_batch(self, new_batch: NewBatch, run_count: int) -> Batch:
+        """Create a batch that is PENDING until it was streamed this many items."""
+        ...
+
+    async def add_items(
+        self, environment_id: str, batch_id: str, items: Sequence[NewRun]
+    ) -> int | None:
+        """
+        Keep items of a batch, once for each ``batch_index``, and tell how many were new.
+
+        None: the batch takes no items any more.
+        """
+        ...
+
+    async def seal_batch(self, environment_id: str, batch_id: str) -> StreamedItems:
+        """Seal a batch that has all its items, and tell how far it is."""
+        ...
+
+    async def create_next_runs(self, batch_id: str) -> bool:
+        """
+        Turn the next few items of a sealed batch into runs, and tell whether there are more.
+
+        A batch that another gateway is at work on is left to it.
+        """
         ...
 
 
@@ -185,6 +220,10 @@ class KeyStore(Protocol):
 
     async def read_key_ring(self, environment_id: str) -> KeyRing | None:
         """The keys of an environment, retired ones included; None: no such environment."""
+        ...
+
+    async def read_environment_name(self, environment_id: str) -> str | None:
+        """What people call an environment; None: no such environment."""
         ...
 
     async def read_environment_id(self, key: str) -> str | None:

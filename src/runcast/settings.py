@@ -225,6 +225,21 @@ class Settings(BaseSettings):
     drain_seconds: float = _seconds(
         _DEFAULTS.drain_seconds, "time to send connections elsewhere before exit", 0, 600
     )
+    poll_hold_seconds: float = _seconds(
+        _DEFAULTS.poll_hold_seconds, "how long a poll of an official client waits for news", 0.1, 50
+    )
+    poll_answer_bytes: int = _count(
+        _DEFAULTS.poll_answer_bytes,
+        "size from which the answer to a poll is sent in parts",
+        4 * _KIB,
+        256 * _MIB,
+    )
+    shape_window_seconds: float = _seconds(
+        _DEFAULTS.shape_window_seconds,
+        "age of the oldest runs in tag feeds of official clients that do not say; 0 is no limit",
+        0,
+        3650 * _DAY,
+    )
     max_chunk_bytes: int = _count(
         _DEFAULTS.max_chunk_bytes, "largest chunk of a stream", _KIB, 16 * _MIB
     )

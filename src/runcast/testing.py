@@ -1,13 +1,15 @@
-"""What tests use in place of the world: a clock that is moved by hand, and runs in memory."""
+"""What tests use in place of the world: a clock moved by hand, runs and streams in memory."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
+from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
 from runcast.core.page import ChangePage, PageKey
 from runcast.core.position import Position
 from runcast.core.run import Departure, Run, RunChange
 from runcast.core.selector import Selector
-from runcast.errors import PositionLost
+from runcast.errors import NotFound, PositionLost, StreamClosed, StreamFull, TooManyStreams
+from runcast.ports import Clock
 
 
 class ManualClock:
@@ -35,7 +37,7 @@ class _Row:
 
 class MemoryRunReader:
     """
-    Runs in memory behind the port `RunReader`, with transactions and snapshots as Postgres has them.
+    Runs in memory behind the port `RunReader`, with transactions and snapshots like Postgres'.
 
     What a transaction wrote is seen by the snapshots taken after its commit, whichever began
     first. Every state is kept, so that any snapshot can be read at any later time.
@@ -239,3 +241,157 @@ def _page(
         here,
         PageKey(page[-1].created_at, page[-1].id) if more else None,
     )
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One stream of a `MemoryChunkLog`."""
+
+    chunks: list[Chunk] = field(default_factory=list)
+    writers: dict[str, int] = field(default_factory=dict)
+    open_until: dict[str, float] = field(default_factory=dict)
+    bytes: int = 0
+    closed: bool = False
+    updated_at: float = 0.0
+
+
+class MemoryChunkLog:
+    """
+    Streams in memory behind the port `ChunkLog`.
+
+    Args:
+        runs: Ids of the runs that exist; may change. None: every run exists.
+        max_streams: Streams a run may have.
+        max_stream_bytes: Bytes a stream may have.
+        lease_seconds: How long `hold_open` holds.
+        on_move: Told of every change of a stream, as a changefeed would.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        runs: set[str] | None = None,
+        max_streams: int = 100,
+        max_stream_bytes: int = 256 * 1024 * 1024,
+        lease_seconds: float = 30.0,
+        on_move: Callable[[StreamMove], None] = lambda move: None,
+    ) -> None:
+        self.runs = runs
+        self.on_move = on_move
+        self._clock = clock
+        self._max_streams = max_streams
+        self._max_stream_bytes = max_stream_bytes
+        self._lease_seconds = lease_seconds
+        self._streams: dict[StreamName, _Stream] = {}
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def register(self, name: StreamName) -> None:
+        """See `ChunkLog`."""
+        self._register(name)
+
+    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+        """See `ChunkLog`."""
+        stream = self._register(name)
+        last = dict(stream.writers)
+        fresh = [chunk for chunk in chunks if _advances(chunk, last)]
+        size = sum(len(chunk.text.encode()) for chunk in fresh)
+        if fresh and stream.closed:
+            raise StreamClosed("The stream was closed; nothing can be appended.")
+        if fresh and stream.bytes + size > self._max_stream_bytes:
+            raise StreamFull(
+                f"A stream holds at most {self._max_stream_bytes} bytes; begin another one."
+            )
+        if fresh:
+            now = int(self._clock.now() * 1000)
+            stream.chunks.extend(
+                Chunk(index, chunk.text, now)
+                for index, chunk in enumerate(fresh, len(stream.chunks))
+            )
+            stream.bytes += size
+            stream.writers = last
+            self._moved(name, stream)
+        return len(fresh)
+
+    async def last_index(self, name: StreamName, writer: str) -> int:
+        """See `ChunkLog`."""
+        stream = self._streams.get(name)
+        return stream.writers.get(writer, -1) if stream is not None else -1
+
+    async def hold_open(self, name: StreamName, presence: str, *, connected: bool) -> None:
+        """See `ChunkLog`."""
+        stream = self._register(name)
+        if connected:
+            stream.open_until[presence] = self._clock.now() + self._lease_seconds
+        else:
+            stream.open_until.pop(presence, None)
+            self._moved(name, stream)
+
+    async def close(self, name: StreamName) -> None:
+        """See `ChunkLog`."""
+        stream = self._streams.get(name)
+        if stream is not None and not stream.closed:
+            stream.closed = True
+            self._moved(name, stream)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def read(
+        self, name: StreamName, offset: int, *, max_chunks: int, max_bytes: int
+    ) -> ChunkPage:
+        """See `ChunkLog`."""
+        stream = self._streams.get(name)
+        if stream is None:
+            return ChunkPage((), StreamState())
+        page: list[Chunk] = []
+        size = 0
+        for chunk in stream.chunks[offset : offset + max_chunks]:
+            size += len(chunk.text.encode())
+            if page and size > max_bytes:
+                break
+            page.append(chunk)
+        state = StreamState(0, len(stream.chunks), stream.closed, self._has_open_writers(stream))
+        return ChunkPage(page, state)
+
+    async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
+        """Delete streams that nobody wrote to for so long; returns how many of them."""
+        before = self._clock.now() - older_than_seconds
+        old = sorted(
+            (stream.updated_at, name.run_id, name.key)
+            for name, stream in self._streams.items()
+            if stream.updated_at < before and not self._has_open_writers(stream)
+        )[:limit]
+        for _, run_id, key in old:
+            del self._streams[StreamName(run_id, key)]
+        return len(old)
+
+    # -- within ---------------------------------------------------------------------------------
+
+    def _register(self, name: StreamName) -> _Stream:
+        if self.runs is not None and name.run_id not in self.runs:
+            raise NotFound("There is no such run.")
+        stream = self._streams.get(name)
+        if stream is None:
+            if sum(other.run_id == name.run_id for other in self._streams) >= self._max_streams:
+                raise TooManyStreams(f"A run has at most {self._max_streams} streams.")
+            stream = self._streams[name] = _Stream()
+            self._moved(name, stream)
+        return stream
+
+    def _moved(self, name: StreamName, stream: _Stream) -> None:
+        stream.updated_at = self._clock.now()
+        self.on_move(StreamMove(name, len(stream.chunks)))
+
+    def _has_open_writers(self, stream: _Stream) -> bool:
+        return any(until > self._clock.now() for until in stream.open_until.values())
+
+
+def _advances(chunk: NewChunk, last: dict[str, int]) -> bool:
+    """Tell whether a chunk is new, and remember its writer's index."""
+    if chunk.writer is None or chunk.writer_index is None:
+        return True
+    if chunk.writer_index <= last.get(chunk.writer, -1):
+        return False
+    last[chunk.writer] = chunk.writer_index
+    return True

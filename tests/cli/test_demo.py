@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -10,23 +11,40 @@ import pytest
 
 from runcast.cli.demo import produce_demo_runs
 from runcast.cli.events import EventReader
-from tests.cli.command_line import Ready
+from tests.cli.command_line import CommandLine, Ready
 
 _PACE = 0.01
 
 
-async def demo_runs(gateway: Ready) -> AsyncIterator[dict[str, Any]]:
-    """Every state of every run that is tagged as the demo's."""
+async def events(gateway: Ready, path: str) -> AsyncGenerator[tuple[str, Any], None]:
+    """The name and the data of each event of a feed."""
     headers = {"authorization": f"Bearer {gateway.key}"}
     async with (
         httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http,
-        http.stream("GET", "/realtime/v1/runs?tags=demo", timeout=15) as response,
+        http.stream("GET", f"/realtime/v1/{path}", timeout=15) as response,
     ):
         reader = EventReader()
         async for chunk in response.aiter_bytes():
             for event in reader.receive(chunk):
-                if event.name == "run":
-                    yield json.loads(event.data)
+                yield event.name, json.loads(event.data)
+
+
+async def demo_runs(gateway: Ready) -> AsyncIterator[dict[str, Any]]:
+    """Every state of every run that is tagged as the demo's."""
+    async with aclosing(events(gateway, "runs?tags=demo")) as feed:
+        async for name, run in feed:
+            if name == "run":
+                yield run
+
+
+async def parts(gateway: Ready, run: str, key: str) -> AsyncGenerator[Any, None]:
+    """The parts of a stream, to its end."""
+    async with aclosing(events(gateway, f"streams/{run}/{key}")) as feed:
+        async for name, data in feed:
+            if name == "message":
+                yield data
+            elif name == "end":
+                return
 
 
 @pytest.fixture
@@ -39,7 +57,7 @@ async def demo(gateway: Ready) -> AsyncIterator[None]:
 
 
 async def test_every_story_comes_to_its_end(demo: None, gateway: Ready) -> None:
-    wanted = {"render-video", "import-csv", "import-csv-part", "summarize"}
+    wanted = {"render-video", "import-csv", "import-csv-part", "summarize", "answer-question"}
     statuses: set[str] = set()
     async for run in demo_runs(gateway):
         statuses.add(run["status"])
@@ -57,6 +75,49 @@ async def test_children_belong_to_their_parent_and_count_there(demo: None, gatew
             assert "batchId" in run
         elif run["id"] in parents and run["metadata"]["imported"] > 0:
             break
+
+
+async def test_an_answer_is_streamed_beside_its_log(demo: None, gateway: Ready) -> None:
+    async for run in demo_runs(gateway):
+        if run["taskIdentifier"] == "answer-question" and run["status"] == "COMPLETED":
+            break
+    tokens = [part async for part in parts(gateway, run["id"], "llm")]
+    assert "".join(tokens) == run["output"]["answer"]
+    assert len(tokens) == run["metadata"]["tokens"] > 100
+    messages = [part["message"] async for part in parts(gateway, run["id"], "log")]
+    assert messages[0] == "prompt built"
+    assert messages[-1] == "answer complete"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(60)
+async def test_an_answer_goes_on_where_it_was_when_the_gateway_is_killed(
+    command_line: CommandLine, database_url: str
+) -> None:
+    runcast = command_line.having(DATABASE_URL=database_url)
+    words = ("dev", "--no-demo", "--json", "--port")
+    with runcast.started(*words, "0") as process:
+        gateway = runcast.read_ready(process)
+        task = asyncio.create_task(produce_demo_runs(gateway.url, gateway.key, pace=0.3))
+        async for run in demo_runs(gateway):
+            if "llm" in run.get("streams", ()):
+                break
+        count = 0
+        async with aclosing(parts(gateway, run["id"], "llm")) as stream:
+            async for _ in stream:
+                count += 1
+                if count == 20:
+                    break
+        process.kill()
+    with runcast.started(*words, gateway.url.rpartition(":")[2]) as process:
+        runcast.read_ready(process)
+        feed = events(gateway, f"runs/{run['id']}")
+        states = [data async for name, data in feed if name == "run"]
+        tokens = [part async for part in parts(gateway, run["id"], "llm")]
+        task.cancel()
+        await asyncio.wait([task])
+    assert [states[0]["status"], states[-1]["status"]] == ["EXECUTING", "COMPLETED"]
+    assert "".join(tokens) == states[-1]["output"]["answer"]
 
 
 async def test_what_an_earlier_demo_left_is_cancelled(gateway: Ready) -> None:

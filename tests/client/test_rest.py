@@ -101,9 +101,7 @@ async def test_cancelling_and_tagging(client: AsyncClient) -> None:
     assert refused.value.request_id
 
 
-async def test_a_list_goes_over_all_pages(
-    client: AsyncClient, gateway: RestartableGateway
-) -> None:
+async def test_a_list_goes_over_all_pages(client: AsyncClient, gateway: RestartableGateway) -> None:
     await gateway.app.sql.execute(
         "INSERT INTO runs (environment_id, task, status)"
         " SELECT $1, 'bulk', CASE n % 2 WHEN 0 THEN 'PENDING' ELSE 'EXECUTING' END"

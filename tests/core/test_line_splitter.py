@@ -51,12 +51,10 @@ def test_a_line_may_be_as_long_as_the_limit_and_a_carriage_return(limit: int, st
 
 def test_no_more_is_kept_than_one_line_may_have() -> None:
     splitter = LineSplitter(100)
-    kept = 0
+    for _ in range(10):
+        assert list(splitter.receive(b"0123456789")) == []
     with pytest.raises(PayloadTooLarge):
-        for _ in range(1000):
-            list(splitter.receive(b"0123456789"))
-            kept += 10
-    assert kept == 100
+        list(splitter.receive(b"0123456789"))
 
 
 def test_lines_before_one_that_is_too_long_are_given() -> None:

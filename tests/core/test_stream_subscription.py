@@ -34,9 +34,9 @@ class TestReading:
     def test_pages_are_sent_until_there_is_no_more(self) -> None:
         machine = StreamSubscription(offset=1)
         machine.receive_page(chunks(1, 3), StreamState(next_index=4))
-        assert machine.phase is Phase.READING
+        assert (machine.phase, machine.offset) == (Phase.READING, 3)
         machine.receive_page(chunks(3, 4), StreamState(next_index=4))
-        assert machine.phase is Phase.LIVE
+        assert (machine.phase, machine.offset) == (Phase.LIVE, 4)
         assert sent(machine) == [[1, 2], [3], UpToDate()]
 
     def test_live_chunks_are_not_taken_while_reading(self) -> None:

@@ -279,6 +279,16 @@ WRITES: st.SearchStrategy[Write] = st.tuples(
     st.sampled_from([("ab", False)] * 4 + [("ab", True), ("a", False), ("b", True), None]),
 )
 
+# What happens between two pages.
+Event = tuple[str, list[Write]]
+MEANWHILE: st.SearchStrategy[list[Event]] = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "write", "follow", "follow", "begin to follow", "pause"]),
+        st.lists(WRITES, min_size=1, max_size=2),
+    ),
+    max_size=4,
+)
+
 
 @dataclass
 class Client:
@@ -340,7 +350,8 @@ class ManyRuns(RuleBasedStateMachine):
         self.view = View(self.selector, self.permissions)
         self.transactions: list[MemoryTransaction] = []
         self.feed = self.database.position
-        self.keys: tuple[list[RunChange], Position] | None = None  # read, not handed over yet
+        self.keys: tuple[list[RunChange], Position] | None = None  # read, their runs not yet
+        self.window: tuple[list[RunChange], Position] | None = None  # read, not handed over yet
         self.page: tuple[Read, ChangePage] | None = None  # read, on its way
         self.writable = True
         self.client = Client()
@@ -388,16 +399,16 @@ class ManyRuns(RuleBasedStateMachine):
 
     # -- the changefeed -------------------------------------------------------------------------
 
-    @precondition(lambda self: self.keys is None)
+    @precondition(lambda self: self.keys is None and self.window is None)
     @rule()
     def read_keys(self) -> None:
         here = self.database.position
         self.keys = self.database.changes(self.feed, here), here
 
     @precondition(lambda self: self.keys is not None)
-    @rule(pieces=st.integers(1, 3))
-    def hand_over(self, pieces: int) -> None:
-        """Read the runs, which may see them later than their keys were read; then publish."""
+    @rule()
+    def read_runs(self) -> None:
+        """Read the runs, which may see them later than their keys were read."""
         assert self.keys is not None
         (found, after), self.keys = self.keys, None
         now = self.database.position
@@ -407,6 +418,13 @@ class ManyRuns(RuleBasedStateMachine):
             if run is not None or change.departures:
                 facets = run.facets if run else change.facets
                 changes.append(RunChange(facets, run, change.departures))
+        self.window = changes, after
+
+    @precondition(lambda self: self.window is not None)
+    @rule(pieces=st.integers(1, 3))
+    def hand_over(self, pieces: int) -> None:
+        assert self.window is not None
+        (changes, after), self.window = self.window, None
         size = -(-len(changes) // pieces) or 1
         parts = [changes[start : start + size] for start in range(0, len(changes), size)] or [[]]
         for part in parts[:-1]:
@@ -415,9 +433,11 @@ class ManyRuns(RuleBasedStateMachine):
 
     @rule()
     def follow(self) -> None:
-        """One window that nothing comes between."""
-        if self.keys is None:
-            self.read_keys()
+        """The window that was begun, or a whole one."""
+        if self.window is None:
+            if self.keys is None:
+                self.read_keys()
+            self.read_runs()
         self.hand_over(1)
 
     def publish(self, changes: Sequence[RunChange], after: Position) -> None:
@@ -444,6 +464,8 @@ class ManyRuns(RuleBasedStateMachine):
         self.machine.writable = self.writable
         self.known_finished = self.was_finished(since)
         self.page = None
+        if self.keys is not None:  # nobody wanted those runs when their keys were read
+            self.keys = [], self.keys[1]
 
     def was_finished(self, since: Position | None) -> bool:
         run = self.database.run_at(self.database.position, RUN_IDS[0])
@@ -485,10 +507,36 @@ class ManyRuns(RuleBasedStateMachine):
         if self.machine.direct:
             self.client.checkpoints.append((self.feed.cursor(), dict(self.client.runs)))
 
-    @precondition(lambda self: self.writable)
-    @rule()
-    def catch_up(self) -> None:
-        """All pages, with nothing between them."""
+    @rule(begins=st.booleans(), turns=st.lists(st.tuples(MEANWHILE, MEANWHILE), max_size=6))
+    def catch_up(self, begins: bool, turns: list[tuple[list[Event], list[Event]]]) -> None:
+        """Read pages while other things happen: before each, and while it is on its way."""
+        if begins:
+            self.client = Client(checkpoints=self.client.checkpoints)
+            self.connect(None)
+        for before, on_its_way in turns:
+            self.happen(before)
+            self.set_writable(True)
+            if self.page is None:
+                self.read_page()
+            self.happen(on_its_way)
+            if self.page is not None:
+                self.receive_page()
+
+    def happen(self, events: list[Event]) -> None:
+        for event, writes in events:
+            match event:
+                case "write":
+                    self.write_at_once(writes)
+                case "begin to follow" if self.window is None:
+                    if self.keys is None:
+                        self.read_keys()
+                    self.read_runs()
+                case "follow":
+                    self.follow()
+                case "pause":
+                    self.set_writable(False)
+
+    def finish_catching_up(self) -> None:
         for _ in range(100):
             if self.page is not None:
                 self.receive_page()
@@ -538,12 +586,10 @@ class ManyRuns(RuleBasedStateMachine):
         """Let everything come to rest, then compare; then resume from cursors that were given."""
         for transaction in self.transactions:
             transaction.commit()
-        if self.keys is not None:
-            self.hand_over(1)
-        self.read_keys()
-        self.hand_over(1)
+        self.follow()
+        self.follow()
         self.set_writable(True)
-        self.catch_up()
+        self.finish_catching_up()
         assert self.machine.phase is not Phase.CATCHING_UP
         self.check()
         seen = set()
@@ -561,7 +607,7 @@ class ManyRuns(RuleBasedStateMachine):
     def check_resuming(self, cursor: str, runs: dict[str, Run]) -> None:
         self.client = Client(dict(runs), {}, False)
         self.connect(cursor)
-        self.catch_up()
+        self.finish_catching_up()
         assert self.client.ended in ([], [End("finished")], [End("deleted")])
         assert self.client.runs == self.expected()
 
@@ -627,7 +673,7 @@ def is_last(frame: StateFrame) -> bool:
 
 
 _EFFORT = settings(
-    max_examples=250, stateful_step_count=50, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]
 )
 ManyRuns.TestCase.settings = _EFFORT
 OneRun.TestCase.settings = _EFFORT

@@ -41,3 +41,92 @@ async () => {
   };
 }
 """
+
+# The spans of a run's life: name, begin and end in seconds, and whether it lasts yet; now is 60 s.
+SPANS_OF = """
+async (given) => {
+  const { spansOf } = await import("/page/run-spans.js");
+  const at = (second) => new Date(second * 1000).toISOString();
+  const run = Object.fromEntries(
+    Object.entries(given).map(([name, value]) => [name, name === "status" ? value : at(value)]),
+  );
+  const told = ({ name, from, to, open }) => [name, from / 1000, to / 1000, open];
+  return spansOf(run, 60_000).map(told);
+}
+"""
+SPANS: list[tuple[dict[str, object], list[list[object]]]] = [
+    ({"status": "QUEUED", "createdAt": 1, "queuedAt": 1}, [["Queued", 1, 60, True]]),
+    ({"status": "DELAYED", "createdAt": 1, "delayedUntil": 90}, [["Delayed", 1, 60, True]]),
+    (
+        {"status": "CANCELED", "createdAt": 1, "delayedUntil": 90, "finishedAt": 5},
+        [["Delayed", 1, 5, False]],
+    ),
+    (
+        {"status": "EXPIRED", "createdAt": 1, "queuedAt": 1, "expiredAt": 9},
+        [["Queued", 1, 9, False]],
+    ),
+    (
+        {
+            "status": "COMPLETED",
+            **{"createdAt": 1, "delayedUntil": 4, "queuedAt": 5, "startedAt": 8, "finishedAt": 20},
+        },
+        [["Delayed", 1, 5, False], ["Queued", 5, 8, False], ["Executed", 8, 20, False]],
+    ),
+    (
+        {"status": "WAITING", "createdAt": 1, "queuedAt": 1, "startedAt": 2},
+        [["Queued", 1, 2, False], ["Waiting", 2, 60, True]],
+    ),
+]
+
+# What each line adds to the text of a stream; null: it is no text.
+TEXT_OF = """
+async (lines) => {
+  const { textOf } = await import("/page/stream-text.js");
+  return lines.map(textOf);
+}
+"""
+TEXTS: dict[str, str | None] = {
+    '"plain \\u0000 \\ud83c\\udf31"': "plain \0 🌱",
+    "a line of a log": "a line of a log\n",
+    '{"choices": [{"delta": {"role": "assistant", "content": ""}}]}': "",
+    '{"choices": [{"delta": {"content": "Hello"}}]}': "Hello",
+    '{"choices": [{"delta": {}, "finish_reason": "stop"}]}': "",
+    '{"choices": [], "usage": {"total_tokens": 7}}': "",
+    '{"type": "message_start", "message": {}}': "",
+    '{"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}}': "Hi",
+    '{"type": "content_block_delta", "delta": {"type": "input_json_delta"}}': "",
+    '{"type": "response.created", "response": {}}': "",
+    '{"type": "response.output_text.delta", "delta": "Hey"}': "Hey",
+    '{"type": "text-delta", "delta": "Ho"}': "Ho",
+    '{"type": "invoice", "delta": "none of ours"}': None,
+    '{"progress": 3}': None,
+    "[1, 2]": None,
+    "null": None,
+    "42": None,
+}
+
+# A log that gets more than it keeps: by number, by size, around a resume, and one huge part.
+FILL_LOG = """
+async () => {
+  const { StreamLog } = await import("/page/stream-log.js");
+  const look = (log) => ({
+    first: log.first, next: log.next, begin: log.begin, kept: log.parts.length,
+    size: log.parts.reduce((sum, part) => sum + part.line.length, 0),
+  });
+  const many = new StreamLog();
+  for (let n = 0; n < 5000; n += 1) many.put(`1-${n}`, "7");
+  const large = new StreamLog();
+  for (let n = 0; n < 50; n += 1) large.put(`1-${n}`, "x".repeat(10_000));
+  const twice = new StreamLog();
+  for (const n of [3, 4, 5, 4, 5, 6]) twice.put(`1-${n}`, `"${n}"`);
+  const huge = new StreamLog();
+  huge.put("1-0", "small");
+  huge.put("1-1", "x".repeat(1_000_000));
+  return {
+    many: look(many),
+    large: look(large),
+    twice: [look(twice), twice.parts.map((part) => part.text).join("")],
+    huge: [look(huge).first, look(huge).kept, look(huge).size < 201_000],
+  };
+}
+"""

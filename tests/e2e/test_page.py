@@ -1,55 +1,15 @@
 """The live page in a real Chromium, against a real gateway process on an embedded Postgres."""
 
-import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, expect
+from playwright.async_api import Browser, ViewportSize, expect
 
 from tests.e2e import page_scripts
 from tests.e2e.gateway_process import Gateway
+from tests.e2e.live_page import PATIENCE_MS, PHONE, WIDE, assert_live, assert_text, opened, row
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
-
-PATIENCE_MS = 20_000
-WIDE: ViewportSize = {"width": 1280, "height": 900}
-PHONE: ViewportSize = {"width": 360, "height": 740}
-
-# Chromium logs these for every failed request; the tests that cut the network cause them.
-NETWORK_NOISE = re.compile(r"Failed to load resource")
-
-
-@asynccontextmanager
-async def opened(
-    browser: Browser, url: str, *, viewport: ViewportSize = WIDE, dark: bool = False
-) -> AsyncIterator[Page]:
-    """A page in a context of its own; it fails the test for any error that the page logs."""
-    theme: Any = "dark" if dark else "light"
-    context = await browser.new_context(viewport=viewport, color_scheme=theme)
-    context.set_default_timeout(PATIENCE_MS)
-    page = await context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-    await page.goto(url)
-    yield page
-    await context.close()
-    assert [text for text in complaints if not NETWORK_NOISE.search(text)] == []
-
-
-async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
-    await expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)
-
-
-async def assert_live(page: Page) -> None:
-    await assert_text(page, "#state", "Live")
-
-
-def row(run: str) -> str:
-    return f'#rows [data-run="{run}"]'
 
 
 async def test_a_run_is_seen_moving_through_its_states(gateway: Gateway, browser: Browser) -> None:
@@ -132,6 +92,46 @@ async def test_filters_narrow_the_list(gateway: Gateway, browser: Browser) -> No
         await page.click("text=Filter")
         await expect(page.locator("#rows li")).to_have_count(1)
         await expect(page.locator(row(wanted))).to_be_visible()
+
+
+async def test_statuses_are_counted_and_narrow_the_list(gateway: Gateway, browser: Browser) -> None:
+    waiting, moving, third = [await gateway.trigger(tags=["chips"]) for _ in range(3)]
+    async with opened(browser, f"{gateway.url}/#tags=chips&token={gateway.key}") as page:
+        await assert_text(page, "#statuses", "Queued 3")
+        await gateway.change(moving, status="EXECUTING")
+        await gateway.change(third, status="EXECUTING")
+        await assert_text(page, '#statuses [data-status="EXECUTING"]', "Executing 2")
+        await assert_text(page, '#statuses [data-status="QUEUED"]', "Queued 1")
+        await page.click('[data-status="EXECUTING"]')
+        await expect(page.locator("#rows li")).to_have_count(2)
+        await expect(page.locator(row(waiting))).to_have_count(0)
+        assert page.url.endswith("#tags=chips&status=EXECUTING")
+        await page.click(f"{row(moving)} a")  # a link keeps the filter
+        await assert_text(page, "#detail-id", moving)
+        await gateway.change(moving, status="COMPLETED")
+        await expect(page.locator("#rows li")).to_have_count(1)
+        await gateway.change(third, status="FAILED", error={"type": "STRING_ERROR", "raw": "no"})
+        await expect(page.locator("#list-note")).to_contain_text("has such a status")
+        await assert_text(page, '#statuses [data-status="EXECUTING"]', "Executing 0")
+        await page.click('[data-status="EXECUTING"]')
+        await expect(page.locator("#rows li")).to_have_count(3)
+
+
+async def test_a_timeline_tells_what_time_was_spent_with(
+    gateway: Gateway, browser: Browser
+) -> None:
+    run = await gateway.trigger(tags=["time"])
+    async with opened(browser, f"{gateway.url}/#run={run}&token={gateway.key}") as page:
+        names = page.locator("#timeline-spans .name")
+        await expect(names).to_have_text(["Queued"], timeout=PATIENCE_MS)
+        await gateway.change(run, status="EXECUTING")
+        await expect(names).to_have_text(["Queued", "Executing"], timeout=PATIENCE_MS)
+        await gateway.change(run, status="COMPLETED")
+        await expect(names).to_have_text(["Queued", "Executed"], timeout=PATIENCE_MS)
+        moments = page.locator("#timeline-moments dt")
+        await expect(moments).to_have_text(["Created", "Queued", "Started", "Finished"])
+        for given, spans in page_scripts.SPANS:
+            assert await page.evaluate(page_scripts.SPANS_OF, given) == spans
 
 
 async def test_after_a_lost_network_nothing_is_missing(gateway: Gateway, browser: Browser) -> None:

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 from playwright.async_api import Browser, expect
 
+from runcast import AsyncClient
 from tests.e2e.gateway_process import Gateway
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -58,12 +59,12 @@ class Shell:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="MISSING curl: install the package 'curl'")
 async def test_the_minute_of_the_readme(gateway: Gateway) -> None:
     shell = Shell(gateway)
-    answer = await shell.run(block(README, "/trigger").replace("RUN=run_…", ""))
+    answer = await shell.run(block(README, "summarise/trigger").replace("RUN=run_…", ""))
     run = re.search(r"run_\w+", answer)
     assert run is not None
     shell.variables["RUN"] = run[0]
 
-    following = await shell.start(block(README, 'curl -N -H "Authorization: Bearer $KEY" "$URL'))
+    following = await shell.start(block(README, 'Bearer $KEY" "$URL/realtime/v1/runs'))
     assert following.stdout is not None
     first = (await following.stdout.readuntil(b"event: up-to-date\n")).decode()
     assert '"status":"QUEUED"' in first
@@ -77,7 +78,7 @@ async def test_the_minute_of_the_readme(gateway: Gateway) -> None:
     assert '"status":"COMPLETED"' in rest
     assert "event: end\n" in rest
 
-    resume = block(README, "Last-Event-ID: ").replace("Ab6Y7d2jkj3xBg", cursor)
+    resume = block(README, "Last-Event-ID: Ab6Y7d2jkj3xBg").replace("Ab6Y7d2jkj3xBg", cursor)
     resumed = await shell.run(resume)
     assert resumed.count("event: run\n") == 1
     assert '"status":"COMPLETED"' in resumed
@@ -91,9 +92,8 @@ async def test_the_tokens_of_the_readme_open_what_they_name(gateway: Gateway) ->
     printed = await shell.run(block(README, "/api/v1/auth/public-tokens"))
     minted = re.findall(r"[\w-]+\.[\w-]+\.[\w-]+", printed)
     assert len(minted) == 2  # over HTTP, and on the command line
-    claims = await gateway.ask("POST", "/api/v1/auth/jwt/claims")
-    names = {"KEY": gateway.key, "ENVIRONMENT_ID": claims["sub"]}
-    exec(block(README, "mint_token", "python"), names)
+    names = {"URL": gateway.url, "KEY": gateway.key}
+    await asyncio.to_thread(exec, block(README, "runcast.create_public_token", "python"), names)
     for token in (*minted, names["token"]):
         url = f"{gateway.url}/realtime/v1/runs?tags=user:42&token={token}"
         process = await shell.start(f"curl -sN '{url}'")
@@ -116,13 +116,74 @@ def files_of_tmp_path(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="MISSING curl: install the package 'curl'")
+async def test_the_stream_of_the_readme_is_written_read_and_resumed(gateway: Gateway) -> None:
+    shell = Shell(gateway)
+    writing = block(README, "curl -sT -")
+    shell.variables["RUN"] = (await shell.run(f"{writing}\necho $RUN")).split()[-1]
+    await shell.run(writing.partition("\n\n")[2])  # sent again: stored once
+
+    parts = ["Once", " upon", " a", " time"]
+    reading = block(README, 'Bearer $KEY" "$URL/realtime/v1/streams')
+    resuming = block(README, "Last-Event-ID: 1")
+    for script, wanted in ((reading, parts), (resuming, parts[2:])):
+        process = await shell.start(script)
+        assert process.stdout is not None
+        told = (await process.stdout.readuntil(b"event: up-to-date\n")).decode()
+        process.kill()
+        await process.wait()
+        assert re.findall(r'^data: "(.*)"$', told, re.MULTILINE) == wanted
+
+
+@pytest.mark.browser
+async def test_a_page_reads_what_the_python_of_the_readme_streams(
+    gateway: Gateway, browser: Browser, tmp_path: Path, files_of_tmp_path: str
+) -> None:
+    (tmp_path / "page.html").write_text(block(README, "location.hash.slice(1))", "html"))
+    given = f"URL = {gateway.url!r}\nKEY = {gateway.key!r}\n"
+    (tmp_path / "story.py").write_text(given + block(README, "run.stream", "python"))
+    process = await started_python(tmp_path / "story.py")
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().strip()
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"{files_of_tmp_path}/page.html#{url}")
+    await expect(page.locator("#text")).to_have_text("Once upon a time", timeout=20_000)
+    assert await process.stdout.read() == b"Once upon a time"
+    assert await process.wait() == 0
+    await context.close()
+
+
+async def test_the_stream_of_the_quickstart(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "chat.py").write_text(block(QUICKSTART, "run.stream", "python"))
+    environ = {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key}
+    process = await started_python(tmp_path / "chat.py", **environ)
+    assert process.stdout is not None
+    run = (await process.stdout.readline()).decode().strip()
+    token = await gateway.token("read:tags:user:42")
+    async with AsyncClient(gateway.url, token=token) as client:
+        text = await client.streams.read(run, "llm").text()
+        told = await client.runs.retrieve(run)
+    assert text == "You said: Tell me a story. I say it letter by letter."
+    assert await process.wait() == 0
+    assert told.output in (None, text)  # the stream ends when its run does, or before
+
+
+async def started_python(script: Path, **environ: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, script),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_PROXY": "127.0.0.1", **environ},
+    )
+
+
 @pytest.mark.browser
 async def test_the_page_and_the_worker_of_the_quickstart(
     gateway: Gateway, browser: Browser, tmp_path: Path, files_of_tmp_path: str
 ) -> None:
     run = await gateway.trigger("import-file", tags=["user:42"])
     token = await gateway.token("read:tags:user:42")
-    html = block(README, "EventSource", "html").replace("http://127.0.0.1:8080", gateway.url)
+    html = block(README, 'id="bar"', "html").replace("http://127.0.0.1:8080", gateway.url)
     (tmp_path / "page.html").write_text(html)
     context = await browser.new_context()
     page = await context.new_page()

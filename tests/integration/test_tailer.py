@@ -427,6 +427,21 @@ class TestBell:
             assert await sql.fetchval("SELECT last_value FROM bell") > armed_until
             assert feed.tailer.state is State.SLEEPING
 
+    async def test_a_lapse_is_noticed_and_who_wrote_in_it_is_waited_for(
+        self, database_url: str, sql: asyncpg.Connection, connect: Connect
+    ) -> None:
+        held = await connect()
+        async with following(database_url, pace=Pace(recheck=0.3, armed=60)) as feed:
+            await feed.asleep()
+            await sql.execute("SELECT setval('bell', 0)")
+            transaction = held.transaction()
+            await transaction.start()
+            await insert(held, "held")  # the bell lapsed: this does not ring
+            await feed.sink.until(lambda: feed.tailer.state is State.WATCHING)
+            await transaction.commit()
+            await feed.sink.has("held")
+            assert feed.tailer.misses == 0
+
     async def test_a_change_that_no_trigger_saw_is_found_and_counted(
         self, database_url: str, sql: asyncpg.Connection
     ) -> None:

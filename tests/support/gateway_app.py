@@ -1,6 +1,7 @@
 """The whole gateway for tests: server, hub and tailer in this loop, over a real Postgres."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -126,7 +127,11 @@ class GatewayApp:
 
 @asynccontextmanager
 async def running_app(
-    database_url: str, *, pace: Pace | None = None, **settings: Any
+    database_url: str,
+    *,
+    pace: Pace | None = None,
+    listener: socket.socket | None = None,
+    **settings: Any,
 ) -> AsyncIterator[GatewayApp]:
     """Run a gateway with these settings on a free port; ``settings`` are names of `Settings`."""
     chosen: dict[str, Any] = {"port": 0, "drain_seconds": 0.2, "key_cache_seconds": 0} | settings
@@ -145,11 +150,14 @@ async def running_app(
         async def on_ready(listening: Listening) -> None:
             ready.set_result(listening)
 
-        serving = asyncio.create_task(gateway.serve(on_ready))
-        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-        app = GatewayApp(gateway, await ready, serving, keys, sql, environment_id, key)
+        serving = asyncio.create_task(gateway.serve(on_ready, listener=listener))
+        serving.add_done_callback(lambda _: ready.done() or ready.cancel())
+        try:
+            listening = await ready
+        except asyncio.CancelledError:
+            serving.result()  # what hindered it
+            raise
+        app = GatewayApp(gateway, listening, serving, keys, sql, environment_id, key)
         try:
             yield app
         finally:

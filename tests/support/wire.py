@@ -8,6 +8,10 @@ from contextlib import asynccontextmanager
 
 from tests.support.gateway_app import PATIENCE_SECONDS
 
+_REFUSALS = 20
+_LOOK_SECONDS = 0.01
+_MOST_IN_BUFFERS = 100_000_000
+
 
 class Wire:
     """One connection; what is not asked for is not read, so the other side runs into a wall."""
@@ -44,6 +48,18 @@ class Wire:
         except ConnectionError:
             pass
         return self.received
+
+    async def fill(self, data: bytes) -> None:
+        """Send this again and again until the other side takes nothing more, even later."""
+        sent = refused = 0
+        while refused < _REFUSALS:
+            try:
+                sent += self.sock.send(data)
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+                await asyncio.sleep(_LOOK_SECONDS)
+            assert sent < _MOST_IN_BUFFERS, "somebody reads"
 
     def half_close(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)

@@ -164,11 +164,11 @@ class TestManyRuns:
             snapshot = [await feed.expect("run") for _ in ids]
             assert [event.id for event in snapshot] == [None, None, None]
             assert {event.data["id"] for event in snapshot} == set(ids)
-            assert parse_cursor((await feed.expect("up-to-date")).id or "")
+            parse_cursor((await feed.expect("up-to-date")).id or "")
             await app.sql.execute("UPDATE runs SET metadata = '{\"x\": 1}'")
             group = [await feed.expect("run") for _ in ids]
             assert [event.id for event in group[:-1]] == [None, None]
-            assert parse_cursor(group[-1].id or "")
+            parse_cursor(group[-1].id or "")
             assert feed.retry == 1000
 
     async def test_a_run_comes_goes_and_comes_back(self, app: GatewayApp) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from runcast.core.position import Position
+from runcast.web.server import listen
 from tests.support.event_feed import following
-from tests.support.gateway_app import GatewayApp, running_app, until
+from tests.support.gate import Gate
+from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until
 from tests.support.socket_client import SocketClient, connected
-from tests.support.wire import wired
+from tests.support.wire import request, wired
 
 V1 = "runcast.v1"
 
@@ -251,7 +254,7 @@ class TestCommands:
             "INSERT INTO batches (environment_id, run_count) VALUES ($1, 1) RETURNING id",
             app.environment_id,
         )
-        feeds = {
+        feeds: dict[str, dict[str, Any]] = {
             "all": {},
             "tags": {"tags": ["a", "b"]},
             "task": {"task": "hello", "tags": ["a"]},
@@ -280,7 +283,7 @@ class TestCommands:
         ids = [await app.insert() for _ in range(256)]
         for run_id in ids:
             await socket.subscribe(run_id, {"run": run_id})
-        ready = set()
+        ready: set[str] = set()
         while len(ready) < len(ids):
             message = await socket.next()
             assert message["type"] in ("run", "up-to-date", "cursor")
@@ -293,7 +296,7 @@ class TestCommands:
         problem = await socket.problem()
         assert (problem["code"], problem["id"]) == ("too_many_subscriptions", "too-many")
         await app.sql.execute("UPDATE runs SET status = 'COMPLETED_SUCCESSFULLY'")
-        ended = set()
+        ended: set[str] = set()
         while len(ended) < len(ids):
             message = await socket.next()
             if message["type"] == "end":
@@ -537,18 +540,104 @@ class TestCommands:
         await app.deserted()
 
 
+class TestSlowReaders:
+    async def test_one_that_takes_nothing_is_dropped_and_holds_up_nobody(
+        self, database_url: str
+    ) -> None:
+        # The kernel's own time limit is put out of the way: here it is ours that counts.
+        listener = listen("127.0.0.1", 0, stall_timeout_seconds=600)
+        async with (
+            running_app(
+                database_url, listener=listener, stall_timeout_seconds=1, heartbeat_seconds=0.5
+            ) as app,
+            wired(app.port, receive_buffer=4096) as stalled,
+            connected(app.url, app.bearer) as healthy,
+        ):
+            run_id = await app.insert()
+            await stalled.send(handshake(app.bearer))
+            await stalled.read_until(b"authenticated")
+            await stalled.send(text_frame({"type": "subscribe", "id": "x", "runs": {}}))
+            await stalled.read_until(b'"type":"up-to-date"')
+            await healthy.expect("authenticated")
+            await healthy.subscribe("x", {"run": run_id})
+            await healthy.expect("run", "up-to-date")
+            await app.subscribed(2)
+            for step in range(30):
+                await app.update(run_id, metadata={"step": step, "x": "y" * 50_000})
+                assert (await healthy.expect("run"))["run"]["metadata"]["step"] == step
+            await app.subscribed(1)
+            assert app.gateway.hub.counts.closed["slow_consumer"] == 1
+            await until(lambda: app.held["sockets"] == 1, lambda: app.held)
+            await stalled.read_to_end()
+            with pytest.raises(ConnectionError):  # it was reset, not only closed
+                await stalled.send(b"x")
+            await app.finish(run_id)
+            await healthy.expect("run", "end")
+
+    async def test_a_slow_but_steady_one_is_served_to_the_end(self, database_url: str) -> None:
+        async with running_app(database_url, stall_timeout_seconds=1.5) as app:
+            run_id = await app.insert(payload=json.dumps("x" * 3_000_000))
+            clock = app.gateway.services.clock
+            async with wired(app.port, receive_buffer=16384) as slow:
+                await slow.send(handshake(app.bearer))
+                await slow.read_until(b"authenticated")
+                command = {"type": "subscribe", "id": "x", "runs": {"run": run_id}}
+                await slow.send(text_frame(command))
+                await slow.read_until(b'"type":"run"')
+                begun = clock.now()
+                while b'"type":"up-to-date"' not in slow.received[-2000:]:
+                    assert await slow.read_some(16384)
+                    # Slower than the time limit as a whole; each bit comes soon enough.
+                    await asyncio.sleep(0.02)
+                assert clock.now() - begun > 1.5
+                await app.finish(run_id, payload='"small"')
+                await slow.read_until(b'"type":"end"')
+
+    async def test_one_that_sends_but_does_not_read_is_not_listened_to(
+        self, database_url: str
+    ) -> None:
+        async with running_app(database_url, stall_timeout_seconds=300) as app:
+            await app.insert(payload=json.dumps("x" * 3_000_000))
+            async with wired(app.port, receive_buffer=4096) as stalled:
+                await stalled.send(handshake(app.bearer))
+                await stalled.read_until(b"authenticated")
+                for name in ("x", "y"):
+                    await stalled.send(text_frame({"type": "subscribe", "id": name, "runs": {}}))
+                hub = app.gateway.hub
+                await until(lambda: any(not each.outlet.writable for each in hub.connections))
+                (connection,) = hub.connections
+                # What nobody reads fills the buffers of the kernel, not ours.
+                await stalled.fill(text_frame({"type": "ping"}) * 100)
+                assert connection.outlet.unsent < 8_000_000
+                stalled.reset()
+            await app.deserted()
+
+    async def test_none_holds_up_the_shutdown(self, database_url: str) -> None:
+        async with running_app(database_url, stall_timeout_seconds=3000) as app:
+            await app.insert(payload=json.dumps("x" * 3_000_000))
+            async with wired(app.port, receive_buffer=4096) as stalled:
+                await stalled.send(handshake(app.bearer))
+                await stalled.read_until(b"authenticated")
+                for name in ("x", "y"):
+                    await stalled.send(text_frame({"type": "subscribe", "id": name, "runs": {}}))
+                hub = app.gateway.hub
+                await until(lambda: any(not each.outlet.writable for each in hub.connections))
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await app.stop()
+                assert not any(app.held.values())
+
+
 class TestConnections:
     async def test_no_more_than_allowed(self, database_url: str) -> None:
         async with running_app(database_url, max_connections=1) as app:
-            async with connected(app.url) as early:
-                async with connected(app.url, app.bearer) as first:
-                    await first.expect("authenticated")
-                    async with connected(app.url, app.bearer) as second:
-                        assert (await second.problem())["code"] == "too_many_connections"
-                        assert await second.closed() == 4029
-                    await early.send("authenticate", token=app.key)
-                    assert (await early.problem())["code"] == "too_many_connections"
-                    assert await early.closed() == 4029
+            async with connected(app.url) as early, connected(app.url, app.bearer) as first:
+                await first.expect("authenticated")
+                async with connected(app.url, app.bearer) as second:
+                    assert (await second.problem())["code"] == "too_many_connections"
+                    assert await second.closed() == 4029
+                await early.send("authenticate", token=app.key)
+                assert (await early.problem())["code"] == "too_many_connections"
+                assert await early.closed() == 4029
             await app.deserted()
             async with connected(app.url, app.bearer) as third:
                 await third.expect("authenticated")
@@ -601,27 +690,20 @@ class TestConnections:
             await stopping
 
 
-class Gate:
-    """Holds up snapshots, so that a test can act while one is on its way."""
+def handshake(headers: dict[str, str]) -> bytes:
+    """The head of a request for a WebSocket."""
+    upgrade = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    return request("/realtime/v1/ws", headers | upgrade)
 
-    def __init__(self, app: GatewayApp) -> None:
-        runs = app.gateway.services.runs
-        self._read = runs.read_snapshot
-        self._reached = asyncio.Event()
-        self._open = asyncio.Event()
-        runs.read_snapshot = self._wait  # type: ignore[method-assign]
 
-    async def reached(self) -> None:
-        await self._reached.wait()
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def _wait(self, *arguments: Any, **named: Any) -> Any:
-        if not self._open.is_set():
-            self._reached.set()
-            await self._open.wait()
-        return await self._read(*arguments, **named)
+def text_frame(message: dict[str, Any]) -> bytes:
+    """One message as a client sends it."""
+    return Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=True)
 
 
 async def past(app: GatewayApp, moment: float) -> None:

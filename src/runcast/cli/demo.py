@@ -246,7 +246,7 @@ class DemoWorker:
     async def _stream(
         self, run: str, key: str, chunks: Sequence[object], seconds_each: float
     ) -> None:
-        """Write a stream at human speed; over as many connections as it takes, each chunk once."""
+        """Write a whole stream at human speed, over as many connections as that takes."""
         path = f"/realtime/v1/streams/{run}/self/{key}"
         writer = {"x-client-id": f"demo-{run}"}
 
@@ -263,6 +263,7 @@ class DemoWorker:
             return await self._http.post(path, content=lines(first), headers=headers)
 
         await self._answered(send_the_rest)
+        await self._send("POST", f"{path}/close", {})
 
     async def _answered(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         """Send until it is answered, waiting longer each time: a run is not left half done."""

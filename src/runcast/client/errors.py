@@ -28,6 +28,12 @@ class NotConfigured(RuncastError):
     code = "not_configured"
 
 
+class ClientClosed(RuncastError):
+    """The client was closed; make another."""
+
+    code = "client_closed"
+
+
 class InvalidArgument(RuncastError):
     """A value that no gateway would accept, refused before it was sent."""
 
@@ -167,6 +173,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "unsupported_media_type": BadRequest,
     "unprocessable": Unprocessable,
     "illegal_transition": IllegalTransition,
+    "not_delayed": Unprocessable,
     "one_time_token_spent": OneTimeTokenSpent,
     "stream_closed": StreamClosed,
     "stream_full": StreamFull,

@@ -80,7 +80,8 @@ async def follow(
             if not http.bearer.renewable or renewals > _MAX_RENEWALS:
                 raise
             await http.bearer.renew(token)
-            continue
+            # A factory that keeps tokens may give the same one until it is quite over.
+            delay = 0.0 if renewals == 1 else backoff.next_delay()
         except Retriable as error:
             delay = max(backoff.next_delay(), error.wait_seconds)
             if not connected and backoff.failures >= ATTEMPTS:

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 
@@ -15,6 +16,7 @@ from runcast.client.bearer import Bearer
 from runcast.client.clock import now
 from runcast.client.errors import (
     ApiError,
+    ClientClosed,
     ConnectionLost,
     NotConfigured,
     TokenExpired,
@@ -56,13 +58,19 @@ class GatewayHttp:
         self.base_url = _checked_url(base_url)
         self.bearer = bearer
         self._owned = http is None
+        self._closed = False
+        self.opened: WeakSet[AsyncGenerator[object, None]] = WeakSet()
         # Subscriptions hold a connection each, so their number is not ours to limit.
         self._http = http or httpx.AsyncClient(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20)
         )
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; loops over feeds that no task is in end."""
+        self._closed = True
+        for each in list(self.opened):
+            with suppress(RuntimeError):  # its task is in it, and meets closed connections
+                await each.aclose()
         if self._owned:
             await self._http.aclose()
 
@@ -191,6 +199,8 @@ class GatewayHttp:
         content: bytes | AsyncIterator[bytes] | None,
         timeout: httpx.Timeout = _TIMEOUT,
     ) -> httpx.Request:
+        if self._closed:
+            raise ClientClosed("This client was closed; make another.")
         common = {"authorization": f"Bearer {token}", "x-trigger-api-version": _API_VERSION}
         return self._http.build_request(
             method,

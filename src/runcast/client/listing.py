@@ -21,7 +21,7 @@ class Listing:
     """
     Runs that pass some filters, newest first: ``async for run in listing`` goes over all pages.
 
-    Runs that are created while it goes are not among them.
+    Lists tell neither payload, output nor error. Runs created while it goes are not among them.
     """
 
     def __init__(

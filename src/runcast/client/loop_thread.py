@@ -7,6 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, TypeVar
 
+from runcast.client.errors import ClientClosed
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -19,10 +21,21 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
+        self._stopped = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine over there and wait for it; whoever is interrupted cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        """
+        Run a coroutine over there and wait for it; whoever is interrupted cancels it.
+
+        Raises:
+            ClientClosed: The thread was stopped.
+        """
+        try:
+            loop = self._running_loop()
+        except ClientClosed:
+            coroutine.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except BaseException:
@@ -45,7 +58,7 @@ class LoopThread:
             while step := self.run(_step(iterator)):
                 yield step[0]
         finally:
-            if isinstance(iterator, AsyncGenerator):
+            if isinstance(iterator, AsyncGenerator) and not self._stopped:
                 self.run(_close(iterator))
 
     def stop(self) -> None:
@@ -53,12 +66,15 @@ class LoopThread:
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
+            self._stopped = True
         if loop is not None and thread is not None and self._process == os.getpid():
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
+            if self._stopped:
+                raise ClientClosed("This client was closed; make another.")
             if self._loop is None or self._process != os.getpid():
                 self._loop = asyncio.new_event_loop()
                 self._process = os.getpid()

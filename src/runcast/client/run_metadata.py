@@ -145,7 +145,10 @@ class RunMetadata(MetadataChanges):
         """End flushing in the background; what waits stays for `flush`."""
         flusher, self._flusher = self._flusher, None
         if flusher is not None:
-            async with self._flushing:  # not in the middle of a request, whose end would be unknown
+            try:
+                await self._flushing.acquire()  # a request cut short would have an unknown end
+                self._flushing.release()
+            finally:
                 flusher.cancel()
             with suppress(asyncio.CancelledError):
                 await flusher

@@ -109,18 +109,16 @@ class RunWriter:
         trace: TracebackType | None,
     ) -> None:
         """Finish the run, or fail it; an exception on its way always goes on."""
-        if error is None:
-            if not self._over:
-                await self.finish()
+        if self._over:
+            return
+        if error is not None:
+            await self._fail_quietly(error)
             return
         try:
-            # Whoever was cancelled shall be gone soon.
-            limit = None if isinstance(error, Exception) else _CANCELLED_SECONDS
-            async with asyncio.timeout(limit):
-                if not self._over:
-                    await self.fail(error)
-        except (RuncastError, TimeoutError) as problem:
-            logger.warning("run %s could not be failed: %s", self.id, problem)
+            await self.finish()
+        except BaseException as problem:
+            await self._fail_quietly(problem)
+            raise
 
     async def finish(self, output: Any = None) -> None:
         """
@@ -132,12 +130,13 @@ class RunWriter:
             ApiError: The gateway refused otherwise, also any of the metadata or chunks.
             ConnectionLost: It could not be reached.
         """
-        self._end()
+        self._check_taken()
         await self.metadata.stop()
         for writer in self._writers:
             await writer.close()
         await self.metadata.flush()
         await self._patch(self.id, {"status": "COMPLETED", "output": output})
+        self._over = True
 
     async def fail(self, error: BaseException | str) -> None:
         """
@@ -148,7 +147,7 @@ class RunWriter:
             ApiError: The gateway refused; `IllegalTransition`: it is finished.
             ConnectionLost: It could not be reached.
         """
-        self._end()
+        self._check_taken()
         await self.metadata.stop()
         for settle in (*(writer.close for writer in self._writers), self.metadata.flush):
             try:
@@ -156,32 +155,46 @@ class RunWriter:
             except RuncastError as problem:
                 logger.warning("of run %s something was not stored: %s", self.id, problem)
         await self._patch(self.id, {"status": "FAILED", "error": error})
+        self._over = True
 
-    def writer(self, key: str, *, target: Target = "self") -> StreamWriter:
+    def writer(self, key: str, *, name: str | None = None, target: Target = "self") -> StreamWriter:
         """
         Open a stream of this run, or of its parent or root, to write chunks into it.
 
         It is closed when the run is finished; several writers to one stream interleave.
+
+        Args:
+            key: Of the stream, such as ``llm``.
+            name: For a writer that may be restarted: chunks that a writer of this name stored
+                before are not stored again, if it writes the same from the start; see also
+                `StreamWriter.resume`.
+            target: Whose stream it is.
         """
         self._check_taken()
-        writer = StreamWriter(self._http, self.id, key, target)
+        writer = StreamWriter(self._http, self.id, key, target, name)
         self._writers.append(writer)
         return writer
 
     async def stream(
-        self, key: str, source: AsyncIterable[T] | Iterable[T], *, target: Target = "self"
+        self,
+        key: str,
+        source: AsyncIterable[T] | Iterable[T],
+        *,
+        name: str | None = None,
+        target: Target = "self",
     ) -> AsyncGenerator[T, None]:
         """
         Give the chunks of a source and write each into a stream on its way.
 
         Texts are written as JSON strings, all else as JSON, pydantic models included. When the
         source ends, all chunks are stored; when the loop is left early, those that it got are.
+        ``name`` and ``target`` as in `writer`.
 
         Raises:
             InvalidArgument: A chunk cannot be written as JSON.
             ApiError, ConnectionLost, StreamLost: As `StreamWriter` says.
         """
-        writer = self.writer(key, target=target)
+        writer = self.writer(key, name=name, target=target)
         try:
             async for chunk in _iterated(source):
                 await writer.write(chunk)
@@ -190,11 +203,16 @@ class RunWriter:
             await self._close(writer)
 
     async def pipe(
-        self, key: str, source: AsyncIterable[Any] | Iterable[Any], *, target: Target = "self"
+        self,
+        key: str,
+        source: AsyncIterable[Any] | Iterable[Any],
+        *,
+        name: str | None = None,
+        target: Target = "self",
     ) -> int:
         """Write all chunks of a source into a stream, and tell how many; see `stream`."""
         count = 0
-        async for _ in self.stream(key, source, target=target):
+        async for _ in self.stream(key, source, name=name, target=target):
             count += 1
         return count
 
@@ -228,9 +246,19 @@ class RunWriter:
         path = f"/api/v1/runs/{quote(self.id, safe='')}/tags"
         await self._http.send("POST", path, {"tags": list(tags)})
 
-    def _end(self) -> None:
-        self._check_taken()
-        self._over = True
+    async def _fail_quietly(self, error: BaseException) -> None:
+        """Fail the run with an exception that is on its way and must not be replaced."""
+        # Whoever was cancelled shall be gone soon.
+        limit = None if isinstance(error, Exception) else _CANCELLED_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                await self.fail(error)
+        except (RuncastError, TimeoutError) as problem:
+            logger.warning("run %s could not be failed: %s", self.id, problem)
+        finally:
+            self._over = True
+            for writer in self._writers:
+                await writer.abandon()
 
     def _check_taken(self) -> None:
         if self._over or self._run is None:

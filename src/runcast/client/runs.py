@@ -1,10 +1,11 @@
 """``client.runs``: reading, changing, following and producing runs."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 from urllib.parse import quote
 
+from runcast.client.clock import now
 from runcast.client.errors import InvalidArgument
 from runcast.client.gateway_http import GatewayHttp
 from runcast.client.listing import Listing
@@ -16,12 +17,13 @@ from runcast.client.options import (
     change_body,
     filter_params,
     joined,
-    span_text,
 )
 from runcast.client.run import Run, RunHandle, run_from
 from runcast.client.run_writer import RunWriter
 from runcast.client.subscription import Subscription
 from runcast.client.tasks import Tasks
+from runcast.core.timespan import parse_duration
+from runcast.errors import InvalidParameter
 
 
 class Runs:
@@ -173,10 +175,17 @@ def _params(skip_columns: Iterable[str], **given: str | None) -> dict[str, str]:
 
 
 def _since(since: Span | datetime | None) -> str | None:
-    if isinstance(since, timedelta):
-        return span_text("since", since)
+    """A date, also for a length of time: it stays the same however often is reconnected."""
+    if since is None:
+        return None
     if isinstance(since, datetime):
         if since.utcoffset() is None:
             raise InvalidArgument("since: a time needs a zone, such as datetime.now(UTC).")
         return since.isoformat()
-    return since
+    try:
+        seconds = since.total_seconds() if isinstance(since, timedelta) else parse_duration(since)
+        return datetime.fromtimestamp(now() - seconds, UTC).isoformat()
+    except InvalidParameter as error:
+        raise InvalidArgument(f"since: {error.message}") from None
+    except (OverflowError, OSError, ValueError):
+        raise InvalidArgument("since: that is before the year 1.") from None

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from runcast.client.errors import PositionLost
 from runcast.client.events import Reset
@@ -27,7 +28,7 @@ class StreamReading:
         self._http = http
         self._path = path
         self._feed = StreamFeed(start)
-        self._open: list[AsyncGenerator[object, None]] = []
+        self._open: WeakSet[AsyncGenerator[object, None]] = WeakSet()
 
     @property
     def next_offset(self) -> int | None:
@@ -51,9 +52,9 @@ class StreamReading:
         return "".join([as_text(part.value) async for part in self])
 
     async def close(self) -> None:
-        """End the connection; loops over this reading end."""
-        while self._open:
-            await self._open.pop().aclose()
+        """End the connection. For the task that loops over it; cancel any other that does."""
+        for each in list(self._open):
+            await each.aclose()
 
     async def __aenter__(self) -> "StreamReading":
         return self
@@ -78,7 +79,8 @@ class StreamReading:
             await events.aclose()
 
     def _remember(self, opened: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        self._open.append(opened)
+        self._open.add(opened)
+        self._http.opened.add(opened)
         return opened
 
 

@@ -16,9 +16,12 @@ from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import quote
 
+import httpx
+
 from runcast.client.backoff import Backoff
 from runcast.client.chunk_buffer import ChunkBuffer
 from runcast.client.errors import (
+    InvalidArgument,
     RuncastError,
     RunOver,
     StreamLost,
@@ -38,6 +41,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 _MAX_PIECE_BYTES = 64 * 1024
 _BACK_OFF_SECONDS = (0.25, 30.0)
 _MAX_FAILURES = 12
+_MAX_NAME_LENGTH = 256
 
 
 class StreamWriter:
@@ -54,10 +58,17 @@ class StreamWriter:
         RunOver: The writer was closed.
     """
 
-    def __init__(self, http: GatewayHttp, run_id: str, key: str, target: Target = "self") -> None:
+    def __init__(
+        self,
+        http: GatewayHttp,
+        run_id: str,
+        key: str,
+        target: Target = "self",
+        name: str | None = None,
+    ) -> None:
         self._http = http
         self.path = stream_path(run_id, key, target)
-        self._writer_id = secrets.token_hex(8)
+        self._name = secrets.token_hex(8) if name is None else _checked_name(name)
         self._buffer = ChunkBuffer(_MAX_CHUNKS, _MAX_BYTES)
         self._moved = asyncio.Event()  # something changed: look again
         self._flush_to = 0
@@ -78,6 +89,20 @@ class StreamWriter:
         self._buffer.add(line)
         self._moved.set()
 
+    async def resume(self) -> int:
+        """
+        Go on behind what a writer of this name has stored; before anything is written.
+
+        Returns:
+            How many chunks that is: the source goes on with the one after them.
+        """
+        self._check_open()
+        if self._sender is not None:
+            raise InvalidArgument("Resume a writer before anything is written.")
+        response = await self._http.request("HEAD", self.path, headers={"x-client-id": self._name})
+        self._buffer.first = self._flush_to = _stored_end(response)
+        return self._buffer.first
+
     async def flush(self) -> None:
         """Wait until everything that was written is stored for good."""
         self._flush_to = self._buffer.end
@@ -93,7 +118,15 @@ class StreamWriter:
         try:
             await self.flush()
         finally:
-            await self._stop()
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Write no more, and leave what is not stored."""
+        self._closed = True
+        if self._sender is not None:
+            self._sender.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sender
 
     async def __aenter__(self) -> "StreamWriter":
         return self
@@ -118,12 +151,6 @@ class StreamWriter:
     async def _wait(self) -> None:
         self._moved.clear()
         await self._moved.wait()
-
-    async def _stop(self) -> None:
-        if self._sender is not None:
-            self._sender.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sender
 
     # -- the sending task ---------------------------------------------------------------------
 
@@ -191,7 +218,7 @@ class StreamWriter:
 
         headers = {
             "content-type": "application/x-ndjson",
-            "x-client-id": self._writer_id,
+            "x-client-id": self._name,
             "x-resume-from-chunk": str(start),
         }
         async with self._http.open(
@@ -203,16 +230,12 @@ class StreamWriter:
     async def _probe(self) -> bool:
         """Ask how far the gateway is; True if it has more than was known."""
         token = await self._http.bearer.current()
-        headers = {"x-client-id": self._writer_id}
+        headers = {"x-client-id": self._name}
         try:
             async with self._http.open("HEAD", self.path, token, headers=headers) as response:
-                last = response.headers.get("x-last-chunk-index", "")
+                stored_end = _stored_end(response)
         except (Retriable, TokenExpired):
             return False  # the next request says more
-        try:
-            stored_end = int(last) + 1
-        except ValueError:
-            raise UnexpectedAnswer("The gateway did not tell how far a stream is.") from None
         if stored_end < self._buffer.first:
             raise StreamLost(
                 "The gateway lost chunks that it had acknowledged: was its database restored?"
@@ -223,6 +246,22 @@ class StreamWriter:
         moved = self._buffer.acknowledge(end)
         self._moved.set()
         return moved
+
+
+def _stored_end(response: httpx.Response) -> int:
+    """The index behind the last chunk that the gateway has of a writer."""
+    try:
+        return max(int(response.headers.get("x-last-chunk-index", "")) + 1, 0)
+    except ValueError:
+        raise UnexpectedAnswer("The gateway did not tell how far a stream is.") from None
+
+
+def _checked_name(name: str) -> str:
+    if not 0 < len(name) <= _MAX_NAME_LENGTH or not name.isascii() or not name.isprintable():
+        raise InvalidArgument(
+            f"The name of a writer has 1 to {_MAX_NAME_LENGTH} printable ASCII characters."
+        )
+    return name
 
 
 def stream_path(run_id: str, key: str, target: Target = "self") -> str:

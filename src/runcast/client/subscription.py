@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakSet
 
 from runcast.client.events import RunChanged, RunEvent
 from runcast.client.feed import RunFeed
@@ -32,7 +33,7 @@ class Subscription:
         self._path = path
         self._params = params
         self._feed = RunFeed(cursor)
-        self._open: list[AsyncGenerator[object, None]] = []
+        self._open: WeakSet[AsyncGenerator[object, None]] = WeakSet()
 
     @property
     def cursor(self) -> str | None:
@@ -47,9 +48,9 @@ class Subscription:
         return self._remember(follow(self._http, self._path, self._params, self._feed))
 
     async def close(self) -> None:
-        """End the connection; loops over this subscription end."""
-        while self._open:
-            await self._open.pop().aclose()
+        """End the connection. For the task that loops over it; cancel any other that does."""
+        for each in list(self._open):
+            await each.aclose()
 
     async def __aenter__(self) -> "Subscription":
         return self
@@ -72,5 +73,6 @@ class Subscription:
             await events.aclose()
 
     def _remember(self, opened: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        self._open.append(opened)
+        self._open.add(opened)
+        self._http.opened.add(opened)
         return opened

@@ -4,6 +4,7 @@
 It holds no logic: everything runs in the asynchronous client, in a thread of its own.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from runcast.client.aio import AsyncClient
 from runcast.client.batches import Batches
 from runcast.client.bearer import TokenFactory
+from runcast.client.errors import ClientClosed
 from runcast.client.events import RunEvent
 from runcast.client.listing import Listing, Page
 from runcast.client.loop_thread import LoopThread
@@ -59,7 +61,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections and end the thread; subscriptions end."""
-        self._thread.run(self._client.close())
+        with contextlib.suppress(ClientClosed):  # it may be closed twice
+            self._thread.run(self._client.close())
         self._thread.stop()
 
     def __enter__(self) -> "Client":
@@ -178,6 +181,10 @@ class SyncStreamWriter(_Wrapper[StreamWriter]):
         """As `StreamWriter.write`."""
         self._thread.run(self._inner.write(value))
 
+    def resume(self) -> int:
+        """As `StreamWriter.resume`."""
+        return self._thread.run(self._inner.resume())
+
     def flush(self) -> None:
         """As `StreamWriter.flush`."""
         self._thread.run(self._inner.flush())
@@ -246,24 +253,40 @@ class SyncRunWriter(_Wrapper[RunWriter]):
         """As `RunWriter.fail`."""
         self._thread.run(self._inner.fail(error))
 
-    def writer(self, key: str, *, target: Target = "self") -> SyncStreamWriter:
+    def writer(
+        self, key: str, *, name: str | None = None, target: Target = "self"
+    ) -> SyncStreamWriter:
         """As `RunWriter.writer`."""
 
         async def opened() -> StreamWriter:
-            return self._inner.writer(key, target=target)
+            return self._inner.writer(key, name=name, target=target)
 
         return SyncStreamWriter(self._thread.run(opened()), self._thread)
 
-    def stream(self, key: str, source: Iterable[T], *, target: Target = "self") -> Iterator[T]:
+    def stream(
+        self,
+        key: str,
+        source: Iterable[T],
+        *,
+        name: str | None = None,
+        target: Target = "self",
+    ) -> Iterator[T]:
         """As `RunWriter.stream`; the source is iterated in the caller's thread."""
-        with self.writer(key, target=target) as writer:
+        with self.writer(key, name=name, target=target) as writer:
             for chunk in source:
                 writer.write(chunk)
                 yield chunk
 
-    def pipe(self, key: str, source: Iterable[Any], *, target: Target = "self") -> int:
+    def pipe(
+        self,
+        key: str,
+        source: Iterable[Any],
+        *,
+        name: str | None = None,
+        target: Target = "self",
+    ) -> int:
         """As `RunWriter.pipe`."""
-        return sum(1 for _ in self.stream(key, source, target=target))
+        return sum(1 for _ in self.stream(key, source, name=name, target=target))
 
     def append(self, key: str, text: str, *, target: Target = "self") -> None:
         """As `RunWriter.append`."""

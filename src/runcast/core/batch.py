@@ -10,7 +10,8 @@ class Batch:
     A batch as it is now. ``run_ids`` in the order of their items.
 
     ``status`` is PENDING, PROCESSING, COMPLETED, PARTIAL_FAILED or ABORTED; COMPLETED once every
-    run of it is final. ``cached``: it was found by its idempotency key, not created.
+    run of it is final. ``cached``: it was found by its idempotency key, not created. ``options``
+    is the JSON text of an object.
     """
 
     environment_id: str
@@ -22,15 +23,36 @@ class Batch:
     idempotency_key: str | None
     run_ids: tuple[str, ...]
     cached: bool = False
+    options: str = "{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
-    """A batch that is to be created with its runs."""
+    """
+    A batch that is to be created, with its runs or before its items are known.
+
+    ``idempotency_scope`` tells apart equal keys that were given for different things.
+    """
 
     environment_id: str
     id: str | None = None
     idempotency_key: str | None = None
     idempotency_key_expires_at: datetime | None = None
+    idempotency_scope: str = ""
     one_time_token: str | None = None
+    request: str | None = None
     options: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedItems:
+    """
+    How far a streamed batch is: ``stored`` of ``run_count`` items are there, or it is sealed.
+
+    ``missing``: there is no such batch, or it was given up.
+    """
+
+    run_count: int = 0
+    stored: int = 0
+    sealed: bool = False
+    missing: bool = False

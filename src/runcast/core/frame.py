@@ -1,5 +1,6 @@
 """Every message that the gateway sends on a feed; docs/protocol.md "Run feeds" describes them."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,10 +10,10 @@ from runcast.core.run_json import realtime_object
 
 @dataclass(frozen=True, slots=True)
 class RunFrame:
-    """A run as it is now. Keeps its JSON, so that it is encoded once however many receive it."""
+    """A run as it is now. Keeps its bytes, so that it is encoded once however many receive it."""
 
     run: Run
-    _json: dict[frozenset[str], bytes] = field(
+    _encoded: dict[Hashable, bytes] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
@@ -30,10 +31,14 @@ class RunFrame:
 
     def json(self, skip: frozenset[str]) -> bytes:
         """The run object as one line of JSON without the columns in ``skip``."""
-        encoded = self._json.get(skip)
-        if encoded is None:
-            encoded = self._json[skip] = realtime_object(self.run, skip)
-        return encoded
+        return self.encoded(skip, lambda run: realtime_object(run, skip))
+
+    def encoded(self, form: Hashable, encode: Callable[[Run], bytes]) -> bytes:
+        """The run in a form, which ``encode`` makes if nobody asked for it before."""
+        known = self._encoded.get(form)
+        if known is None:
+            known = self._encoded[form] = encode(self.run)
+        return known
 
 
 @dataclass(frozen=True, slots=True)

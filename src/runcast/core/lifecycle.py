@@ -1,5 +1,6 @@
 """
-What requests change in a run: a patch by its worker, cancelling, more tags, other metadata.
+What requests change in a run: a patch by its worker, cancelling, another time to begin at, one
+more trigger that goes together with it, more tags, other metadata.
 
 Every function here takes a run as it is under its lock and answers with what to write: a dict
 from `Run` field to its new value, with fields that keep their value left out, so that nobody
@@ -14,16 +15,23 @@ from typing import Any
 import orjson
 
 from runcast.core.metadata import Operation, apply_operations, check_size, check_storable
+from runcast.core.new_run import NewRun
 from runcast.core.packet import MISSING, json_text, packet_from_patch, packet_type
 from runcast.core.run import Run
 from runcast.core.run_error import string_error
 from runcast.core.run_patch import read_patch
 from runcast.core.status import FINAL_STATUSES, STARTED_STATUSES, may_move
 from runcast.core.tags import check_tag_count
-from runcast.errors import IllegalTransition, InvalidBody, Unprocessable
+from runcast.errors import IllegalTransition, InvalidBody, NotDelayed, Unprocessable
 
 DEFAULT_METADATA_BYTES = 256 * 1024
 METADATA_GRACE = timedelta(hours=1)
+
+CANCELED_ERROR = string_error("The run was canceled.")
+
+# What the last of several triggers brings to the run that they share, beside its payload.
+_TRAILING = ("metadata", "tags", "max_attempts", "max_duration_seconds", "machine")
+_NOT_GIVEN: tuple[object, ...] = (None, "{}", ())
 
 
 def changes_for_patch(
@@ -77,9 +85,68 @@ def changes_for_cancel(run: Run, now: datetime) -> dict[str, Any]:
     """Say what cancelling changes: nothing once a run is finished."""
     if run.finished:
         return {}
-    changes = {"status": "CANCELED", "error": string_error("The run was canceled.")}
+    changes: dict[str, Any] = {"status": "CANCELED", "error": CANCELED_ERROR}
     _fill_in_times(run, changes, now)
     return _effective(run, changes)
+
+
+def changes_for_reschedule(run: Run, delay_until: datetime) -> dict[str, Any]:
+    """
+    Say what another time to begin at changes.
+
+    Raises:
+        NotDelayed: The run is not waiting for its time (any more).
+    """
+    if run.status != "DELAYED":
+        raise NotDelayed(f"Only a delayed run can be rescheduled; this one is {run.status}.")
+    return _effective(run, {"delay_until": delay_until})
+
+
+def changes_for_debounce(
+    run: Run, debounce_until: datetime | None, new_run: NewRun
+) -> dict[str, Any] | None:
+    """
+    Say what one more trigger changes in the delayed run that stands for its debounce key.
+
+    It is pushed later, never earlier. A trailing trigger also hands over its data.
+
+    Args:
+        run: The delayed run.
+        debounce_until: How far earlier triggers allow it to be pushed; None: any time.
+        new_run: What the trigger asks for, with its ``debounce``.
+
+    Returns:
+        The changes; None if the run cannot be pushed that far: it keeps its time, and the
+        trigger gets a run of its own.
+    """
+    debounce = new_run.debounce
+    assert debounce is not None, "only a trigger with a debounce key can push a run"
+    limit = earliest_limit(debounce_until, run.created_at, debounce.max_delay_seconds)
+    if limit is not None and debounce.until > limit:
+        return None
+    changes: dict[str, Any] = {
+        "delay_until": max(run.delay_until or debounce.until, debounce.until)
+    }
+    if debounce.trailing:
+        changes |= {name: getattr(new_run, name) for name in ("payload", "payload_type")}
+        given = {name: getattr(new_run, name) for name in _TRAILING}
+        changes |= {name: value for name, value in given.items() if value not in _NOT_GIVEN}
+    changes = _effective(run, changes)
+    if limit != debounce_until:
+        changes["debounce_until"] = limit
+    if "metadata" in changes:
+        changes["seed_metadata"] = changes["metadata"]
+    return changes
+
+
+def earliest_limit(
+    limit: datetime | None, created_at: datetime, max_delay_seconds: float | None
+) -> datetime | None:
+    """The time until which a run may be pushed, once one more trigger had its say."""
+    if max_delay_seconds is None:
+        return limit
+    own = created_at + timedelta(seconds=max_delay_seconds)
+    return own if limit is None else min(limit, own)
 
 
 def changes_for_tags_added(run: Run, tags: Sequence[str]) -> dict[str, Any]:

@@ -26,6 +26,12 @@ class Limits:
     stall_timeout_seconds: float = 30.0
     drain_seconds: float = 5.0
 
+    # Of polls: how long one waits for news, how large an answer may grow before it is sent in
+    # parts, and how far back feeds of many runs reach whose client does not say (0: all).
+    poll_hold_seconds: float = 20.0
+    poll_answer_bytes: int = 8 * 1024 * 1024
+    shape_window_seconds: float = 86400.0
+
     max_chunk_bytes: int = 1024 * 1024
     max_stream_bytes: int = 256 * 1024 * 1024
     max_streams_per_run: int = 100

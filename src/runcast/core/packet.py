@@ -132,6 +132,11 @@ def json_fragment(text: str) -> orjson.Fragment:
     return orjson.Fragment(_quoted(text) if readable is None else _on_one_line(readable))
 
 
+def is_readable_json(text: str) -> bool:
+    """Tell whether this is JSON text, also where only JavaScript could read it."""
+    return _readable(text) is not None
+
+
 def json_text(name: str, value: object) -> str:
     """
     Write a JSON value as compact text.

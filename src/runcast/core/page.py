@@ -16,6 +16,21 @@ class PageKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Paging:
+    """
+    Where a reader stands between two pages.
+
+    ``since`` is None in a snapshot, otherwise the pages tell what changed since then. ``first`` is
+    where the first page was read: what changes later is found from there. ``after`` is where the
+    last page ended.
+    """
+
+    since: Position | None
+    first: Position
+    after: PageKey
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePage:
     """
     A piece of a snapshot, or of what changed since a position.

@@ -68,6 +68,12 @@ def string_error(message: str) -> str:
     return json_text("error", {"type": "STRING_ERROR", "raw": message})
 
 
+def internal_error(code: str, message: str) -> str:
+    """The stored form of an error of ours; ``code`` is one of `INTERNAL_ERROR_CODES`."""
+    assert code in INTERNAL_ERROR_CODES, code
+    return json_text("error", {"type": "INTERNAL_ERROR", "code": code, "message": message})
+
+
 def public_error(stored: str) -> dict[str, Any]:
     """
     Reduce a stored error to ``{message, name?, stackTrace?, causes?}``; never fails.

@@ -20,7 +20,7 @@ from runcast.core.run_error import public_error
 from runcast.core.status import ApiVersion, public_status, status_flags
 
 # Where the objects here use another name than the columns of official clients.
-_COLUMN_OF_FIELD = {
+COLUMN_OF_FIELD = {
     "id": "friendlyId",
     "delayedUntil": "delayUntil",
     "durationMs": "usageDurationMs",
@@ -70,8 +70,8 @@ def common_object(
         "tags": [] if hides_tags else sorted(run.tags),
         **status_flags(run.status, api),
         "isTest": run.is_test,
-        "costInCents": _finite(run.cost_in_cents),
-        "baseCostInCents": _finite(run.base_cost_in_cents),
+        "costInCents": finite(run.cost_in_cents),
+        "baseCostInCents": finite(run.base_cost_in_cents),
         "durationMs": run.usage_duration_ms,
         "depth": run.depth,
         "triggerFunction": run.trigger_function,
@@ -161,6 +161,11 @@ def iso_time(time: datetime) -> str:
     return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+def finite(number: float) -> float:
+    """A number that JSON can hold: databases also know NaN and infinity, which count as zero."""
+    return number if math.isfinite(number) else 0.0
+
+
 def _realtime_fields(run: Run, skip: frozenset[str]) -> dict[str, Any]:
     required = {
         "id": run.id,
@@ -171,8 +176,8 @@ def _realtime_fields(run: Run, skip: frozenset[str]) -> dict[str, Any]:
         "updatedAt": iso_time(run.updated_at),
         "number": run.number,
         "durationMs": run.usage_duration_ms,
-        "costInCents": _finite(run.cost_in_cents),
-        "baseCostInCents": _finite(run.base_cost_in_cents),
+        "costInCents": finite(run.cost_in_cents),
+        "baseCostInCents": finite(run.base_cost_in_cents),
         "tags": run.tags,
         "isTest": run.is_test,
         "depth": run.depth,
@@ -210,17 +215,12 @@ def _without(fields: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]
     return {
         field: value
         for field, value in fields.items()
-        if field not in names and _COLUMN_OF_FIELD.get(field) not in names
+        if field not in names and COLUMN_OF_FIELD.get(field) not in names
     }
 
 
 def _iso_time_or_none(time: datetime | None) -> str | None:
     return None if time is None else iso_time(time)
-
-
-def _finite(number: float) -> float:
-    # The database can hold NaN and infinity, which JSON would turn into a forbidden null.
-    return number if math.isfinite(number) else 0.0
 
 
 def _idempotency_key(run: Run) -> str | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from runcast.core.frame import End, Frame, GoneFrame, Reset, RunFrame, StateFrame, UpToDate
-from runcast.core.page import PageKey
+from runcast.core.page import PageKey, Paging
 from runcast.core.position import Position
 
 
@@ -58,6 +58,7 @@ class Subscription:
         ends_with_run: The feed shows one run and is over when that run is finished or deleted.
         max_backlog: How many runs may wait for a slow reader before the subscription forgets
             them and reads them again later; bounds its memory.
+        paging: Go on behind the last page of another subscription, in place of ``since``.
     """
 
     __slots__ = (
@@ -78,16 +79,22 @@ class Subscription:
     )
 
     def __init__(
-        self, *, since: Position | None, ends_with_run: bool = False, max_backlog: int = 256
+        self,
+        *,
+        since: Position | None,
+        ends_with_run: bool = False,
+        max_backlog: int = 256,
+        paging: Paging | None = None,
     ) -> None:
         self.phase = Phase.CATCHING_UP
         self.writable = True
         self.ends_with_run = ends_with_run
         self.max_backlog = max_backlog
-        self._since = since
-        self._after: PageKey | None = None
+        self._since = paging.since if paging else since
+        self._after: PageKey | None = paging.after if paging else None
         self._attempt = 0
-        self._first: Position | None = None  # position of the first page of this catch-up
+        # Position of the first page of this catch-up.
+        self._first: Position | None = paging.first if paging else None
         self._floor: Position | None = None  # position of the last one, until the feed covers it
         self._recent: dict[str, int] | None = None  # page rows that the first page did not see
         self._backlog: dict[str, StateFrame] | None = None  # newest state per run, oldest first
@@ -106,6 +113,13 @@ class Subscription:
             and not self._outgoing
         )
 
+    @property
+    def paging(self) -> Paging | None:
+        """Between two pages: where another subscription can go on."""
+        if self._first is None or self._after is None:
+            return None
+        return Paging(self._since, self._first, self._after)
+
     def next_read(self) -> Read | None:
         """The page to read now; None unless catching up."""
         if self.phase is not Phase.CATCHING_UP:
@@ -120,6 +134,8 @@ class Subscription:
             return
         if self._first is None:
             self._first = position
+        elif position.incarnation != self._first.incarnation:
+            self._overflowed = True
         for frame in frames:
             if not self._first.sees(frame.changed_in):
                 self._recent = self._recent or {}
@@ -158,6 +174,8 @@ class Subscription:
         if self.phase is Phase.LIVE:
             if not self._backlog:
                 self._sent = before
+            if self._floor is not None and after.incarnation != self._floor.incarnation:
+                self._floor = self._first = self._recent = None
             frames = [frame for frame in frames if self._is_new(frame)]
             if self._floor is not None and after.covers(self._floor):
                 self._floor = self._first = self._recent = None

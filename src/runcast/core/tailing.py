@@ -92,6 +92,7 @@ class Tailing:
         """The connection is gone; nothing can be done until it is back."""
         self.state = State.LOST
         self.wake_at = float("inf")
+        self._suspected_at = None
 
     def receive_bell(self, now: float) -> None:
         """A writer rang."""

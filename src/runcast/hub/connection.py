@@ -1,4 +1,4 @@
-"""One SSE response or one WebSocket: an outlet, the subscribers it carries, and its deadlines."""
+"""One SSE response, poll or WebSocket: an outlet, the subscribers it carries, and its deadlines."""
 
 import asyncio
 import random
@@ -57,7 +57,7 @@ class Connection:
         hub: "Hub",
         outlet: Outlet,
         *,
-        kind: Literal["sse", "websocket"],
+        kind: Literal["sse", "poll", "websocket"],
         form: Format,
         expires_at: float | None,
         only_parts: bool = False,
@@ -66,7 +66,7 @@ class Connection:
         self.outlet = outlet
         self.kind = kind
         self.form = form
-        self.single = kind == "sse"
+        self.single = kind != "websocket"
         self._only_parts = only_parts
         self.subscribers: dict[str, Carried] = {}
         self.closed = False
@@ -85,8 +85,7 @@ class Connection:
             self.deadline = float("inf")
         else:
             self.deadline = expires_at - random.uniform(*EXPIRY_MARGIN_SECONDS)
-            if self.deadline < self.due < float("inf"):
-                self.hub.look_at(self, self.deadline)
+            self._look_by(self.deadline)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -101,6 +100,9 @@ class Connection:
         """Carry one more subscription."""
         self.subscribers[subscriber.name] = subscriber
         subscriber.start()
+        due = subscriber.due(self.hub.clock.now())
+        if due < self.due and not self.closed:
+            self.hub.look_at(self, due)
 
     def leave(self, subscriber: Carried, *, finished: bool) -> None:
         """A subscription is over; a connection that carried only it is over too."""
@@ -126,6 +128,10 @@ class Connection:
         """Tell the client why the connection cannot go on, and end."""
         self._say(Problem(error.code, error.message))
         self._finish("problem", error.close_code, error.code)
+
+    def answered(self) -> None:
+        """There is an answer: nothing more belongs into it."""
+        self._finish("answered", 1000, "")
 
     def abort(self, reason: str) -> None:
         """Drop the connection now."""
@@ -161,6 +167,8 @@ class Connection:
         """The outlet can take more, or cannot."""
         self._paused_at = None if writable else self.hub.clock.now()
         self._unsent = self.outlet.unsent
+        if self._paused_at is not None:
+            self._look_by(self._paused_at + self.hub.limits.stall_timeout_seconds)
         if self._writable is not None and writable:
             self._writable.set()
             self._writable = None
@@ -192,10 +200,15 @@ class Connection:
             due = min(due, self._paused_at + self.hub.limits.stall_timeout_seconds)
         return max(due, now)
 
+    def _look_by(self, at: float) -> None:
+        """See to it that `tick` is called by then, once the hub looks after the connection."""
+        if at < self.due < float("inf"):
+            self.hub.look_at(self, at)
+
     def tick(self, now: float) -> float | None:
         """Expire, drop a stalled reader, or show an idle one that the connection lives."""
         if now + TICK_SECONDS <= self.due:
-            return None  # `renew` asked for an earlier look, which goes on in place of this one
+            return None  # an earlier look was asked for, and goes on in place of this one
         due = self._tick(now)
         self.due = float("inf") if due is None else due
         return due

@@ -34,6 +34,7 @@ class Tail:
     __slots__ = (
         "_again",
         "_budget",
+        "_closed",
         "_end",
         "_limits",
         "_log",
@@ -58,6 +59,7 @@ class Tail:
         self.heard = 0  # how often something was heard of the stream or its run
         self._end: int | None = None  # all live readers have what is below
         self._next_index = 0  # how far the stream is known to be
+        self._closed = False
         self._recent: deque[Chunk] = deque()
         self._budget = limits.stream_tail_bytes
         self._pulling: asyncio.Task[None] | None = None
@@ -116,7 +118,10 @@ class Tail:
         if offset is not None and self._recent and self._recent[0].index <= offset:
             known = [chunk for chunk in self._recent if chunk.index >= offset]
             if known:
-                return ChunkPage(known, StreamState(next_index=self._next_index))
+                state = StreamState(
+                    next_index=self._next_index, closed=self._closed, has_open_writers=True
+                )
+                return ChunkPage(known, state)
         return await self._read_log(offset or 0, 0 if offset is None else _PAGE_CHUNKS)
 
     def pull(self) -> None:
@@ -166,11 +171,13 @@ class Tail:
         if page.state.next_index < known:
             self._begin_anew(page.state)
         self._next_index = max(self._next_index, page.state.next_index)
+        self._closed |= page.state.closed
         return page
 
     def _begin_anew(self, state: StreamState) -> None:
         """The stream is another one: deleted for its age and begun again, or restored."""
         self._next_index = state.next_index
+        self._closed = False
         if self._end is not None:
             self._end = state.next_index
         self._forget_recent()

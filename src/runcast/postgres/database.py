@@ -215,6 +215,7 @@ _TAKEN = {
     "batches_pkey": "A batch with this id exists already: leave the id out to get a fresh one.",
     "environments_slug_key": "An environment with this slug exists already: choose another slug.",
     "environment_keys_pkey": "This key is in use already: choose another one.",
+    "runs_debounce_key": "Another delayed run of this task has this debounce key.",
     "runs_idempotency_key": "Another run of this task has this idempotency key.",
 }
 

@@ -1,4 +1,4 @@
-"""Deleting what is kept for a time: old streams, departures and spent one-time tokens."""
+"""Deleting what is kept for a time: streams, departures, spent tokens, answers to requests."""
 
 import asyncio
 import logging
@@ -36,6 +36,15 @@ _PRUNE_TOKENS = f"""
         ORDER BY spent_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
     )
 """
+# A little longer than they count.
+_ANSWERS_SECONDS = 25 * 3600.0
+_PRUNE_ANSWERS = f"""
+    DELETE FROM @schema@.answered_requests WHERE ctid IN (
+        SELECT ctid FROM @schema@.answered_requests
+        WHERE answered_at < now() - make_interval(secs => $1)
+        ORDER BY answered_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+    )
+"""
 
 
 class Janitor:
@@ -62,3 +71,4 @@ class Janitor:
         await self._chunks.prune(older_than_seconds=self._stream_retention_seconds)
         await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
         await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
+        await self._database.fetch(_PRUNE_ANSWERS, _ANSWERS_SECONDS)

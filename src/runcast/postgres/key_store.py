@@ -58,6 +58,13 @@ class PostgresKeyStore(KeyStore):
             ),
         )
 
+    async def read_environment_name(self, environment_id: str) -> str | None:
+        """What people call an environment; None: no such environment."""
+        rows = await self._database.fetch(
+            "SELECT name FROM @schema@.environments WHERE id = $1", environment_id
+        )
+        return rows[0]["name"] if rows else None
+
     async def read_environment_id(self, key: str) -> str | None:
         """The environment that a secret key authenticates now, or None."""
         if not looks_like_secret_key(key):

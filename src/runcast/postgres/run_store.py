@@ -15,6 +15,7 @@ from runcast.postgres.run_query import (
     query_of_filter,
 )
 from runcast.postgres.run_writer import RunWriter
+from runcast.postgres.streamed_batches import StreamedBatches
 
 MAX_DESCENDANTS = 10_000
 
@@ -23,6 +24,10 @@ _NOT_LISTED = frozenset({"payload", "output"})
 
 _READ_RUNS = f"""
     SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2::text[])"""
+
+_READ_SEED = """
+    SELECT coalesce(seed_metadata, '{}') AS seed_metadata
+    FROM @schema@.runs WHERE environment_id = $1 AND id = $2"""
 
 _READ_CHILDREN = f"""
     SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND parent_id = $2
@@ -40,9 +45,9 @@ _READ_DESCENDANTS = f"""
     SELECT id FROM below WHERE completed_at IS NULL AND id <> $2 LIMIT {MAX_DESCENDANTS}"""
 
 
-class PostgresRunStore(FeedReader, RunWriter, RunStore):
+class PostgresRunStore(FeedReader, RunWriter, StreamedBatches, RunStore):
     """
-    Runs and batches in Postgres; see `FeedReader` and `RunWriter` for feeds and for writing.
+    Runs and batches in Postgres; see `FeedReader`, `RunWriter` and `StreamedBatches` for the rest.
 
     Nothing is read or written without the environment it belongs to.
     """
@@ -57,6 +62,11 @@ class PostgresRunStore(FeedReader, RunWriter, RunStore):
         rows = await self._database.fetch(_READ_RUNS, environment_id, list(run_ids))
         runs = {row["id"]: to_run(row) for row in rows}
         return [runs[run_id] for run_id in run_ids if run_id in runs]
+
+    async def read_seed_metadata(self, environment_id: str, run_id: str) -> str:
+        """The metadata that a run began with, as JSON text of an object."""
+        rows = await self._database.fetch(_READ_SEED, environment_id, run_id)
+        return rows[0]["seed_metadata"] if rows else "{}"
 
     async def read_children(self, environment_id: str, run_id: str, *, limit: int) -> list[Run]:
         """Runs triggered by this run, oldest first."""

@@ -159,14 +159,16 @@ class PostgresTailer:
         """Follow until cancelled."""
         delay = _RETRY_SECONDS[0]
         while True:
+            caught_up_at = self.caught_up_at
             try:
                 async with self._connected() as connection:
-                    delay = _RETRY_SECONDS[0]
                     await self._follow(connection)
             except _LOST as error:
                 logger.warning(
                     "the database is not reachable, trying again: %s", type(error).__name__
                 )
+            if self.caught_up_at != caught_up_at:
+                delay = _RETRY_SECONDS[0]
             self._machine.receive_lost()
             self.counts.reconnects += 1
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)

@@ -1,21 +1,24 @@
 """Run feeds and streams as a Server-Sent Events response."""
 
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from runcast.core.sse import SseFormat
+from runcast.hub.audience import Format
 from runcast.hub.connection import Carried, Connection
 from runcast.hub.hub import Hub
 from runcast.web.asgi_outlet import AsgiOutlet
 from runcast.web.handover import EXTENSION, HandoverOutlet
 
+Form = TypeVar("Form", bound=Format)
+
 # How long an EventSource waits before it reconnects by itself.
 _RETRY = b"retry: 1000\n\n"
 
 
-class EventStream(EventSourceResponse):
+class EventStream(EventSourceResponse, Generic[Form]):
     """
     sse-starlette's response with another motor: the hub writes, no task and no queue per client.
 
@@ -32,9 +35,9 @@ class EventStream(EventSourceResponse):
     def __init__(
         self,
         hub: Hub,
-        carry: Callable[[Connection, SseFormat], Carried],
+        carry: Callable[[Connection, Form], Carried],
         *,
-        form: Callable[[bool], SseFormat],
+        form: Callable[[bool], Form],
         expires_at: float | None,
         allow_handover: bool,
         only_parts: bool = False,

@@ -1,9 +1,15 @@
-"""The run feeds as Server-Sent Events: one run, runs by tag or task, a batch, all runs."""
+"""
+The run feeds: one run, runs by tag or task, a batch, all runs.
 
+As Server-Sent Events, or with ``offset`` in the protocol of official clients: see `shapes`.
+"""
+
+import math
 import re
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -17,22 +23,22 @@ from runcast.core.subscription import Subscription
 from runcast.core.timespan import parse_duration
 from runcast.core.view import View
 from runcast.errors import InsufficientScope, InvalidParameter, InvalidToken, NotFound
-from runcast.hub.audience import AudienceKey
+from runcast.hub.audience import AudienceKey, Format
 from runcast.hub.connection import Connection
 from runcast.hub.subscriber import Subscriber
 from runcast.web.bearer import require, require_read
 from runcast.web.event_stream import EventStream
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.services import Services
+from runcast.web.shapes import ShapeQuery, answer_shape
 
 _NAME = re.compile(r"[A-Za-z]{1,64}")
 _MAX_SKIPPED = 64
 
 
-class FeedQuery(BaseModel):
+class FeedQuery(ShapeQuery):
     """What every run feed can be told."""
 
-    cursor: str | None = Field(None, description="Resume from here; `Last-Event-ID` wins.")
     skipColumns: str = Field("", description="Fields to leave out, joined with commas.")
     token: str | None = Field(None, description="A public access token, for plain EventSource.")
 
@@ -61,6 +67,11 @@ async def run_feed(call: Call) -> ASGIApp:
     """Follow one run."""
     query: OneRunQuery = call.query
     refuse_key_in_query(call)
+    if query.offset is not None:
+        selector = Selector(call.environment_id, run_id=call.path["run"])
+        return await _shape(
+            call, selector, lambda: readable_run(call.services, call.grant, call.path["run"])
+        )
     run = await readable_run(call.services, call.grant, call.path["run"])
     since = _since(call)
     ends = not query.stay
@@ -74,13 +85,16 @@ async def runs_feed(call: Call) -> ASGIApp:
     """Follow runs by tags, by task, or all."""
     query: ManyRunsQuery = call.query
     refuse_key_in_query(call)
+    is_shape = query.offset is not None
     selector = Selector(
         call.environment_id,
         tags=tuple(query.tags.split(",")) if query.tags else (),
         task=query.task,
-        created_after=created_after(query.createdAt, call.now),
+        created_after=_shape_bound(call) if is_shape else created_after(query.createdAt, call.now),
     )
     require_feed(call.grant, selector)
+    if is_shape:
+        return await _shape(call, selector, _nothing_more)
     return _stream(call, selector, _since(call))
 
 
@@ -89,8 +103,9 @@ async def batch_feed(call: Call) -> ASGIApp:
     refuse_key_in_query(call)
     selector = Selector(call.environment_id, batch_id=call.path["batch"])
     require_feed(call.grant, selector)
-    if await call.services.runs.read_batch(call.environment_id, call.path["batch"]) is None:
-        raise NotFound("There is no such batch in this environment.")
+    if call.query.offset is not None:
+        return await _shape(call, selector, lambda: _require_batch(call))
+    await _require_batch(call)
     return _stream(call, selector, _since(call))
 
 
@@ -181,6 +196,35 @@ def skipped_columns(services: Services, grant: Grant, asked: str) -> frozenset[s
     return frozenset(skip - UNSKIPPABLE_COLUMNS)
 
 
+async def _shape(
+    call: Call, selector: Selector, authorize: Callable[[], Awaitable[object]]
+) -> ASGIApp:
+    skip = skipped_columns(call.services, call.grant, call.query.skipColumns)
+    return await answer_shape(call, selector, skip, authorize)
+
+
+def _shape_bound(call: Call) -> float | None:
+    """As `created_after`; official clients get the usual window where they do not say, or badly."""
+    window = call.services.limits.shape_window_seconds
+    try:
+        bound = created_after(call.query.createdAt, call.now)
+    except InvalidParameter:
+        bound = None
+    if bound is None and window:
+        bound = max(call.now - window, 0.0)
+    # Whole milliseconds: that is what the client brings back.
+    return None if bound is None else math.floor(bound * 1000) / 1000
+
+
+async def _nothing_more() -> None:
+    """The grant was all that had to be looked at."""
+
+
+async def _require_batch(call: Call) -> None:
+    if await call.services.runs.read_batch(call.environment_id, call.path["batch"]) is None:
+        raise NotFound("There is no such batch in this environment.")
+
+
 def _stream(
     call: Call, selector: Selector, since: Position | None, *, ends_with_run: bool = False
 ) -> ASGIApp:
@@ -188,7 +232,7 @@ def _stream(
     skip = skipped_columns(services, grant, call.query.skipColumns)
     services.hub.admit()
 
-    def carry(connection: Connection, form: SseFormat) -> Subscriber:
+    def carry(connection: Connection, form: Format) -> Subscriber:
         machine = Subscription(
             since=since,
             ends_with_run=ends_with_run,
@@ -225,10 +269,23 @@ def refuse_key_in_query(call: Call) -> None:
         )
 
 
+_MESSAGES = {"type": "array", "items": {"type": "object", "required": ["headers"]}}
 _STREAM = {
-    200: Answer("Events `run`, `gone`, `up-to-date` …", None, "text/event-stream"),
+    200: Answer(
+        "Events `run`, `gone`, `up-to-date` …; with `offset` messages of a shape.",
+        None,
+        "text/event-stream",
+        json_schema=_MESSAGES,
+    ),
+    409: Answer("Only with `offset`: forget all and begin with -1.", json_schema=_MESSAGES),
 }
-_HEADERS = {"Last-Event-ID": "The cursor of the last event that was seen."}
+_HEADERS = {
+    "Last-Event-ID": "The cursor of the last event that was seen.",
+    "x-trigger-electric-version": "Sent by official clients since 3.3; others get older names of "
+    "the headers of shapes as well.",
+    "trigger-version": "Version of the official client: with `offset` it decides on details.",
+    "x-trigger-api-version": "Clients that do not send it get no statuses newer than themselves.",
+}
 
 OPERATIONS = (
     Operation(

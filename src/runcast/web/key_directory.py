@@ -82,6 +82,12 @@ class KeyDirectory:
         self._rings = _Memory(
             store.read_key_ring, clock=clock, ttl_seconds=ttl_seconds, max_entries=max_entries
         )
+        self._names = _Memory(
+            store.read_environment_name,
+            clock=clock,
+            ttl_seconds=ttl_seconds,
+            max_entries=max_entries,
+        )
         self._environments = _Memory(
             store.read_environment_id, clock=clock, ttl_seconds=ttl_seconds, max_entries=max_entries
         )
@@ -93,6 +99,10 @@ class KeyDirectory:
     async def environment_id(self, key: str) -> str | None:
         """Give the environment that a secret key authenticates, or None."""
         return await self._environments.get(key)
+
+    async def environment_name(self, environment_id: str) -> str:
+        """Give what people call an environment; its id, if it is gone."""
+        return await self._names.get(environment_id) or environment_id
 
 
 def _drop_oldest(entries: OrderedDict[str, Any], limit: int) -> None:

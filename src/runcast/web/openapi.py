@@ -210,6 +210,8 @@ def _answer(answer: Answer, schemas: Schemas) -> dict[str, Any]:
         described["content"] = {answer.media_type: {"schema": schemas[answer.model]}}
     elif answer.media_type != "application/json":
         described["content"] = {answer.media_type: {"schema": {"type": "string"}}}
+    if answer.json_schema:
+        described.setdefault("content", {})["application/json"] = {"schema": answer.json_schema}
     if answer.headers:
         described["headers"] = {
             name: {"description": description, "schema": {"type": "string"}}

@@ -83,12 +83,17 @@ Handler = Callable[[Call], Awaitable[ASGIApp]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as OpenAPI describes it; ``model`` None means no body, or one that is not JSON."""
+    """
+    An answer as OpenAPI describes it; ``model`` None means no body, or one that is not JSON.
+
+    ``json_schema`` is of an answer in JSON that may come instead.
+    """
 
     description: str
     model: type[BaseModel] | None = None
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    json_schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

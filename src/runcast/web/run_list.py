@@ -107,7 +107,8 @@ async def list_runs(call: Call) -> Response:
     }
     if is_known(call, etag):
         return Response(status_code=304, headers=headers)
-    environment = {"id": call.environment_id, "name": call.environment_id}
+    name = await call.services.keys.environment_name(call.environment_id)
+    environment = {"id": call.environment_id, "name": name}
     data = [
         list_object(run, call.api, environment=environment, withhold=call.withheld)
         for run in page.runs

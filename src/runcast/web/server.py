@@ -47,6 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.access_log = False  # whoever listens to uvicorn's logger: it would write tokens
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
@@ -146,6 +147,7 @@ def listen(host: str, port: int, *, stall_timeout_seconds: float) -> socket.sock
     Raises:
         ConfigurationError: The address cannot be used.
     """
+    listener: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -159,6 +161,8 @@ def listen(host: str, port: int, *, stall_timeout_seconds: float) -> socket.sock
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ConfigurationError(
             f"Cannot listen on {host} port {port}: {error.strerror or error}. "
             "Choose another --port (0 takes a free one), or stop what uses it."

@@ -1,0 +1,33 @@
+"""The examples of docs/python.md, executed as they are written."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.restartable_gateway import RestartableGateway
+
+GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.S | re.M)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(1, len(EXAMPLES) + 1))
+async def test_an_example_of_the_guide_runs(gateway: RestartableGateway, example: str) -> None:
+    given = {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key, "PYTHONPATH": "src"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-X", "dev", "-c", example),
+        cwd=GUIDE.parents[1],
+        env=os.environ | given,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaints = await process.communicate()
+    assert (process.returncode, complaints.decode()) == (0, "")
+
+
+def test_the_guide_has_examples() -> None:
+    assert len(EXAMPLES) == 6

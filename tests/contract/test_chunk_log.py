@@ -1,0 +1,437 @@
+"""What every `ChunkLog` promises, so that the one in memory stays true to the one in Postgres."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import asyncpg
+import pytest
+
+from runcast.core.chunk import ChunkPage, NewChunk, StreamName, StreamState
+from runcast.errors import NotFound, StreamClosed, StreamFull, TooManyStreams
+from runcast.ports import ChunkLog
+from runcast.postgres.chunk_log import PostgresChunkLog
+from runcast.postgres.database import Database
+from runcast.testing import ManualClock, MemoryChunkLog
+
+NAME = StreamName("run_1", "llm")
+MAX_STREAMS = 3
+MAX_STREAM_BYTES = 100_000
+LEASE_SECONDS = 30.0
+
+
+class PrunableLog(ChunkLog, Protocol):
+    """A log that forgets what is old."""
+
+    async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int: ...
+
+
+class World(Protocol):
+    """A log, on a world with the runs `run_1` and `run_2`, whose time can pass."""
+
+    log: PrunableLog
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+    async def delete_run(self, run_id: str) -> None: ...
+
+
+class MemoryWorld:
+    def __init__(self) -> None:
+        self._clock = ManualClock()
+        self._runs = {"run_1", "run_2"}
+        self.log: PrunableLog = MemoryChunkLog(
+            self._clock,
+            runs=self._runs,
+            max_streams=MAX_STREAMS,
+            max_stream_bytes=MAX_STREAM_BYTES,
+            lease_seconds=LEASE_SECONDS,
+        )
+
+    async def pass_time(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    async def delete_run(self, run_id: str) -> None:
+        log = self.log
+        assert isinstance(log, MemoryChunkLog)
+        self._runs.remove(run_id)
+        for name in [name for name in log._streams if name.run_id == run_id]:
+            del log._streams[name]
+
+
+class PostgresWorld:
+    def __init__(self, database: Database, sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._sql = sql
+        self.log: PrunableLog = PostgresChunkLog(
+            database,
+            max_streams=MAX_STREAMS,
+            max_stream_bytes=MAX_STREAM_BYTES,
+            lease_seconds=LEASE_SECONDS,
+        )
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move all that was written into the past; the trigger that says "now" is passed by."""
+        await self._sql.execute(f"""
+            SET session_replication_role = replica;
+            UPDATE streams SET updated_at = updated_at - interval '{seconds} seconds';
+            UPDATE stream_writers SET open_until = open_until - interval '{seconds} seconds';
+            SET session_replication_role = origin;
+        """)
+
+    async def delete_run(self, run_id: str) -> None:
+        await self._sql.execute("DELETE FROM runs WHERE id = $1", run_id)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Of a database, where the log is in one."""
+    return request.getfixturevalue("database_url") if request.param == "postgres" else None
+
+
+@pytest.fixture
+async def world(url: str | None) -> AsyncIterator[World]:
+    if url is None:
+        yield MemoryWorld()
+        return
+    sql = await asyncpg.connect(url, server_settings={"search_path": "runcast"})
+    await sql.execute("""
+        INSERT INTO environments (id, slug, name) VALUES ('env_a', 'a', 'A');
+        INSERT INTO runs (id, environment_id, task)
+        VALUES ('run_1', 'env_a', 't'), ('run_2', 'env_a', 't');
+    """)
+    database = Database(url)
+    await database.open()
+    yield PostgresWorld(database, sql)
+    await database.close()
+    await sql.close()
+
+
+@pytest.fixture
+def log(world: World) -> PrunableLog:
+    return world.log
+
+
+def lines(*texts: str, writer: str | None = None, first: int = 0) -> list[NewChunk]:
+    return [
+        NewChunk(text, writer, None if writer is None else index)
+        for index, text in enumerate(texts, first)
+    ]
+
+
+async def page(
+    log: ChunkLog,
+    offset: int = 0,
+    *,
+    name: StreamName = NAME,
+    max_chunks: int = 10_000,
+    max_bytes: int = 1 << 30,
+) -> ChunkPage:
+    return await log.read(name, offset, max_chunks=max_chunks, max_bytes=max_bytes)
+
+
+async def texts(log: ChunkLog, name: StreamName = NAME) -> list[str]:
+    """All there is, whose offsets have to count from 0."""
+    chunks = (await page(log, name=name)).chunks
+    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    return [chunk.text for chunk in chunks]
+
+
+class TestAppending:
+    async def test_chunks_get_the_next_offsets(self, log: PrunableLog) -> None:
+        assert await log.append(NAME, lines("a", "b")) == 2
+        assert await log.append(NAME, lines("c")) == 1
+        assert await texts(log) == ["a", "b", "c"]
+
+    async def test_nothing_is_fine(self, log: PrunableLog) -> None:
+        assert await log.append(NAME, []) == 0
+        assert (await page(log)).state == StreamState()
+
+    async def test_text_comes_out_as_it_went_in(self, log: PrunableLog) -> None:
+        sent = ["", " ", "\t\x01\x7f", "é🌱\U0010ffff", r'"\u0000\ud800"', "{", "'; --", "\u2028"]
+        await log.append(NAME, lines(*sent))
+        assert await texts(log) == sent
+
+    async def test_streams_are_apart(self, log: PrunableLog) -> None:
+        other, third = StreamName("run_1", "logs"), StreamName("run_2", "llm")
+        for name, text in ((NAME, "1"), (other, "2"), (third, "3")):
+            await log.append(name, lines(text, writer="w"))
+        assert [await texts(log, name) for name in (NAME, other, third)] == [["1"], ["2"], ["3"]]
+
+    async def test_chunks_say_when_they_came(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("a", "b"))
+        times = [chunk.appended_at for chunk in (await page(log)).chunks]
+        assert times == sorted(times)
+        assert times[0] > 1_700_000_000_000
+
+
+class TestIdempotency:
+    async def test_a_chunk_that_is_sent_again_is_stored_once(self, log: PrunableLog) -> None:
+        sent = lines("a", "b", "c", writer="w")
+        assert await log.append(NAME, sent[:2]) == 2
+        assert await log.append(NAME, sent) == 1
+        assert await log.append(NAME, sent) == 0
+        assert await texts(log) == ["a", "b", "c"]
+
+    async def test_also_within_one_call(self, log: PrunableLog) -> None:
+        sent = lines("a", "b", writer="w")
+        assert await log.append(NAME, [*sent, *sent]) == 2
+        assert await texts(log) == ["a", "b"]
+
+    async def test_also_when_both_come_at_once(self, log: PrunableLog) -> None:
+        sent = lines(*map(str, range(50)), writer="w")
+        stored = await asyncio.gather(*(log.append(NAME, sent) for _ in range(5)))
+        assert sum(stored) == 50
+        assert await texts(log) == [chunk.text for chunk in sent]
+
+    async def test_writers_count_each_for_itself(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("a", writer="v"))
+        await log.append(NAME, lines("b", writer="w"))
+        assert await texts(log) == ["a", "b"]
+
+    async def test_without_a_writer_every_chunk_is_new(self, log: PrunableLog) -> None:
+        for _ in range(2):
+            await log.append(NAME, lines("a"))
+        assert await texts(log) == ["a", "a"]
+
+    async def test_the_last_index_is_the_highest_stored(self, log: PrunableLog) -> None:
+        assert await log.last_index(NAME, "w") == -1
+        await log.register(NAME)
+        assert await log.last_index(NAME, "w") == -1
+        await log.append(NAME, lines("f", "g", writer="w", first=5))
+        assert await log.last_index(NAME, "w") == 6
+        assert await log.last_index(NAME, "v") == -1
+        assert await log.last_index(StreamName("run_1", "logs"), "w") == -1
+
+    async def test_what_was_refused_is_not_counted(self, log: PrunableLog) -> None:
+        with pytest.raises(StreamFull):
+            await log.append(NAME, lines("x" * (MAX_STREAM_BYTES + 1), writer="w"))
+        assert await log.last_index(NAME, "w") == -1
+        assert await log.append(NAME, lines("y", writer="w")) == 1
+
+
+class TestConcurrency:
+    async def test_writers_of_one_stream_interleave_without_a_gap(self, log: PrunableLog) -> None:
+        async def write(writer: str) -> None:
+            for index in range(0, 60, 3):
+                sent = [f"{writer}{n}" for n in range(index, index + 3)]
+                await log.append(NAME, lines(*sent, writer=writer, first=index))
+
+        await asyncio.gather(*(write(writer) for writer in "abcdefgh"))
+        found = await texts(log)
+        assert len(found) == 8 * 60
+        for writer in "abcdefgh":
+            assert [text for text in found if text[0] == writer] == [
+                f"{writer}{n}" for n in range(60)
+            ]
+
+    async def test_many_streams_at_once(self, log: PrunableLog) -> None:
+        names = [StreamName(run, key) for run in ("run_1", "run_2") for key in "abc"]
+        appends = [(name, n) for n in range(40) for name in names]
+
+        async def write(name: StreamName) -> None:
+            for n in range(40):
+                await log.append(name, lines(f"{name.run_id} {name.key} {n}"))
+
+        await asyncio.gather(*map(write, names))
+        for name in names:
+            assert await texts(log, name) == [
+                f"{name.run_id} {name.key} {n}" for each, n in appends if each == name
+            ]
+
+    async def test_appends_that_came_together_keep_their_order(self, log: PrunableLog) -> None:
+        await log.register(NAME)
+        await asyncio.gather(*(log.append(NAME, lines(str(n))) for n in range(100)))
+        assert await texts(log) == [str(n) for n in range(100)]
+
+    async def test_one_that_is_refused_hinders_no_other(self, log: PrunableLog) -> None:
+        closed = StreamName("run_1", "closed")
+        for name in (NAME, closed):
+            await log.register(name)
+        await log.close(closed)
+        results: Sequence[int | BaseException] = await asyncio.gather(
+            log.append(NAME, lines("a")),
+            log.append(closed, lines("b")),
+            log.append(NAME, lines("x" * (MAX_STREAM_BYTES + 1))),
+            log.append(NAME, lines("c")),
+            return_exceptions=True,
+        )
+        kinds = [type(result) for result in results]
+        assert kinds == [int, StreamClosed, StreamFull, int]
+        assert await texts(log) == ["a", "c"]
+
+    async def test_an_append_whose_caller_left_does_not_disturb_the_others(
+        self, log: PrunableLog
+    ) -> None:
+        await log.register(NAME)
+        appends = [asyncio.create_task(log.append(NAME, lines(str(n)))) for n in range(20)]
+        await asyncio.sleep(0)
+        leaving = random.sample(appends, 5)
+        for append in leaving:
+            append.cancel()
+        await asyncio.wait(appends)
+        kept = [str(n) for n, append in enumerate(appends) if append not in leaving]
+        assert [text for text in await texts(log) if text in kept] == kept
+
+
+class TestLimits:
+    async def test_streams_of_a_run_are_counted(self, log: PrunableLog) -> None:
+        for number in range(MAX_STREAMS):
+            await log.register(StreamName("run_1", f"s{number}"))
+        await log.register(StreamName("run_1", "s0"))
+        for call in (log.register(NAME), log.append(NAME, lines("a"))):
+            with pytest.raises(TooManyStreams, match=f"at most {MAX_STREAMS} streams"):
+                await call
+        await log.append(StreamName("run_2", "llm"), lines("a"))
+
+    async def test_they_are_counted_also_when_they_come_at_once(self, log: PrunableLog) -> None:
+        names = [StreamName("run_1", f"s{number}") for number in range(3 * MAX_STREAMS)]
+        results = await asyncio.gather(*map(log.register, names), return_exceptions=True)
+        assert sum(isinstance(result, TooManyStreams) for result in results) == 2 * MAX_STREAMS
+
+    async def test_a_full_stream_takes_nothing_of_what_is_too_much(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("x" * (MAX_STREAM_BYTES - 2)))
+        with pytest.raises(StreamFull, match=f"at most {MAX_STREAM_BYTES} bytes"):
+            await log.append(NAME, lines("y", "zz"))
+        assert (await page(log)).state.next_index == 1
+        with pytest.raises(StreamFull):
+            await log.append(NAME, lines("éé"))  # bytes, not characters
+        assert await log.append(NAME, lines("é")) == 1
+
+    async def test_what_a_full_stream_holds_may_be_sent_again(self, log: PrunableLog) -> None:
+        sent = lines("x" * MAX_STREAM_BYTES, writer="w")
+        await log.append(NAME, sent)
+        assert await log.append(NAME, sent) == 0
+
+    async def test_an_unknown_run_has_no_streams(self, log: PrunableLog) -> None:
+        name = StreamName("run_0", "llm")
+        for call in (
+            log.register(name),
+            log.append(name, lines("a")),
+            log.hold_open(name, "c", connected=True),
+        ):
+            with pytest.raises(NotFound):
+                await call
+
+    async def test_a_run_that_was_deleted_takes_its_streams_along(self, world: World) -> None:
+        log = world.log
+        await log.append(NAME, lines("a"))
+        await world.delete_run("run_1")
+        assert await page(log) == ChunkPage((), StreamState())
+        for call in (log.append(NAME, lines("b")), log.hold_open(NAME, "c", connected=False)):
+            with pytest.raises(NotFound):
+                await call
+
+
+class TestClosing:
+    async def test_nothing_comes_after_the_close(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("a", writer="w"))
+        assert not (await page(log)).state.closed
+        for _ in range(2):
+            await log.close(NAME)
+        assert (await page(log)).state.closed
+        with pytest.raises(StreamClosed):
+            await log.append(NAME, lines("b", writer="w", first=1))
+        assert await log.append(NAME, lines("a", writer="w")) == 0
+        assert await texts(log) == ["a"]
+
+    async def test_a_writer_counts_while_it_is_connected(self, log: PrunableLog) -> None:
+        for presence in ("one", "two"):
+            await log.hold_open(NAME, presence, connected=True)
+        for presence in ("one", "two"):
+            assert (await page(log)).state.has_open_writers
+            await log.hold_open(NAME, presence, connected=False)
+        assert not (await page(log)).state.has_open_writers
+
+    async def test_a_writer_that_nobody_hears_of_is_gone(self, world: World) -> None:
+        await world.log.hold_open(NAME, "one", connected=True)
+        await world.pass_time(LEASE_SECONDS - 5)
+        assert (await page(world.log)).state.has_open_writers
+        await world.log.hold_open(NAME, "one", connected=True)
+        await world.pass_time(LEASE_SECONDS - 5)
+        assert (await page(world.log)).state.has_open_writers
+        await world.pass_time(6)
+        assert not (await page(world.log)).state.has_open_writers
+
+    async def test_presence_says_nothing_of_what_was_written(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("a", writer="w"))
+        await log.hold_open(NAME, "c", connected=True)
+        await log.hold_open(NAME, "c", connected=False)
+        assert await log.last_index(NAME, "w") == 0
+        assert await log.last_index(NAME, "c") == -1
+
+
+class TestReading:
+    async def test_a_stream_that_nobody_wrote_to_is_empty(self, log: PrunableLog) -> None:
+        assert await page(log) == ChunkPage((), StreamState())
+        assert await page(log, 7) == ChunkPage((), StreamState())
+        await log.register(NAME)
+        assert list((await page(log)).chunks) == []
+
+    async def test_pages_are_bounded_by_count(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines(*map(str, range(10))))
+        found = await page(log, 3, max_chunks=4)
+        assert [chunk.index for chunk in found.chunks] == [3, 4, 5, 6]
+        assert found.state.next_index == 10
+        assert list((await page(log, 3, max_chunks=0)).chunks) == []
+        assert (await page(log, 3, max_chunks=0)).state.next_index == 10
+
+    async def test_pages_are_bounded_by_bytes_but_never_empty(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("é" * 10, "b" * 20, "c" * 30, "d"))
+        for max_bytes, count in ((1, 1), (39, 1), (40, 2), (69, 2), (70, 3), (71, 4)):
+            found = (await page(log, max_bytes=max_bytes)).chunks
+            assert len(found) == count
+        assert [chunk.index for chunk in (await page(log, 2, max_bytes=1)).chunks] == [2]
+
+    async def test_behind_the_end_is_nothing(self, log: PrunableLog) -> None:
+        await log.append(NAME, lines("a", "b"))
+        for offset in (2, 3, 10**18):
+            found = await page(log, offset)
+            assert list(found.chunks) == []
+            assert found.state.next_index == 2
+
+    async def test_pages_put_together_are_the_stream(self, log: PrunableLog) -> None:
+        sent = ["x" * (n % 50) for n in range(300)]
+        await log.append(NAME, lines(*sent))
+        got: list[str] = []
+        while found := (await page(log, len(got), max_chunks=17, max_bytes=400)).chunks:
+            assert found[0].index == len(got)
+            got += [chunk.text for chunk in found]
+        assert got == sent
+
+
+class TestPruning:
+    async def test_streams_that_nobody_wrote_to_for_long_are_deleted(self, world: World) -> None:
+        log = world.log
+        old, kept = NAME, StreamName("run_1", "kept")
+        for name in (old, kept):
+            await log.append(name, lines("a", writer="w"))
+        await world.pass_time(100)
+        await log.append(kept, lines("b"))
+        assert await log.prune(older_than_seconds=50) == 1
+        assert await page(log, name=old) == ChunkPage((), StreamState())
+        assert await texts(log, kept) == ["a", "b"]
+
+    async def test_one_with_a_connected_writer_stays(self, world: World) -> None:
+        await world.log.append(NAME, lines("a"))
+        await world.pass_time(100)
+        await world.log.hold_open(NAME, "c", connected=True)
+        assert await world.log.prune(older_than_seconds=50) == 0
+        assert await texts(world.log) == ["a"]
+
+    async def test_it_may_begin_again_from_nothing(self, world: World) -> None:
+        log = world.log
+        await log.append(NAME, lines("a", "b", writer="w"))
+        await log.close(NAME)
+        await world.pass_time(100)
+        assert await log.prune(older_than_seconds=50) == 1
+        assert await log.last_index(NAME, "w") == -1
+        assert await log.append(NAME, lines("c", writer="w")) == 1
+        assert await texts(log) == ["c"]
+
+    async def test_a_round_has_a_limit(self, world: World) -> None:
+        for key in "abc":
+            await world.log.append(StreamName("run_1", key), lines("x"))
+        await world.pass_time(100)
+        assert await world.log.prune(older_than_seconds=50, limit=2) == 2
+        assert await world.log.prune(older_than_seconds=50, limit=2) == 1

@@ -1,0 +1,180 @@
+"""
+The official Trigger.dev clients, unmodified, against a real gateway; see README.md beside this.
+
+Every check is a process of its own, with a gateway and a database of its own.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from tests.support.gateway_app import GatewayApp, running_app
+from tests.support.needs import missing
+
+pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90)]
+
+HERE = Path(__file__).parent
+_CHECK = re.compile(r'^check(?:\.(v[34]))?\(\s*"([^"]+)"', re.MULTILINE)
+_FINISH = re.compile(r"finish (run_\w+) while the gateway is away")
+_INSTALL_SECONDS = 300
+# Short, so that a check sees several polls.
+_HOLD_SECONDS = 2.0
+
+
+def all_checks() -> Iterator[Any]:
+    for file in sorted((HERE / "checks").glob("*.mjs")):
+        for only, name in _CHECK.findall(file.read_text()):
+            for generation in [only] if only else ["v3", "v4"]:
+                yield pytest.param(generation, name, id=f"{generation}-{name}")
+
+
+class Theatre:
+    """A gateway that a check may ask to have restarted, on the same port and database."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._stack = AsyncExitStack()
+        self._copies = AsyncExitStack()
+        self.app: GatewayApp
+        self._port = 0
+
+    async def start(self) -> None:
+        self._stack = AsyncExitStack()
+        self.app = await self._stack.enter_async_context(
+            running_app(self._database_url, port=self._port, poll_hold_seconds=_HOLD_SECONDS)
+        )
+        self._port = self.app.port
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def close(self) -> None:
+        await self.stop()
+        await self._copies.aclose()
+
+    async def serve(self, wish: str) -> None:
+        """Do what a check asks for."""
+        if wish == "restart the gateway":
+            await self.stop()
+            await self.start()
+        elif finish := _FINISH.fullmatch(wish):
+            await self.stop()
+            sql = await asyncpg.connect(self._database_url)
+            await sql.execute(
+                "UPDATE runcast.runs SET status = 'COMPLETED_SUCCESSFULLY' WHERE id = $1", finish[1]
+            )
+            await sql.close()
+            await self.start()
+        elif wish == "move to a copy of the database":
+            await self.stop()
+            self._database_url = await self._copies.enter_async_context(
+                copied_database(self._database_url)
+            )
+            await self.start()
+        else:
+            raise AssertionError(f"a check asks for {wish!r}")
+
+
+@asynccontextmanager
+async def copied_database(database_url: str) -> AsyncIterator[str]:
+    """A copy, which is another database to those who stood at a position in the old one."""
+    parts = urlsplit(database_url)
+    name = parts.path[1:]
+    server = await asyncpg.connect(urlunsplit(parts._replace(path="/postgres")))
+    await server.execute(f'CREATE DATABASE "{name}_copy" TEMPLATE "{name}"')
+    try:
+        yield urlunsplit(parts._replace(path=f"/{name}_copy"))
+    finally:
+        await server.execute(f'DROP DATABASE "{name}_copy" WITH (FORCE)')
+        await server.close()
+
+
+@pytest.fixture(scope="session")
+def clients(node: Path) -> Path:
+    """Install the packages as the lock file says, unless that was done already; gives node."""
+    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
+    stamp = HERE / "node_modules" / ".runcast-lock"
+    if not stamp.exists() or stamp.read_text() != lock:
+        npm = shutil.which("npm") or missing("npm", "install it beside Node.js")
+        install = subprocess.run(
+            [npm, "ci", "--ignore-scripts"],
+            cwd=HERE,
+            capture_output=True,
+            text=True,
+            timeout=_INSTALL_SECONDS,
+        )
+        if install.returncode:
+            missing("the official packages", f"npm ci failed: {install.stderr[-2000:]}")
+        stamp.write_text(lock)
+    return node
+
+
+@pytest.fixture
+async def theatre(database_url: str) -> AsyncIterator[Theatre]:
+    theatre = Theatre(database_url)
+    await theatre.start()
+    yield theatre
+    await theatre.close()
+
+
+@pytest.mark.parametrize(("generation", "name"), list(all_checks()))
+async def test_clients(clients: Path, theatre: Theatre, generation: str, name: str) -> None:
+    verdict = await play(clients, theatre, generation, name)
+    assert verdict["ok"], verdict["failure"]
+
+
+async def play(node: Path, theatre: Theatre, generation: str, name: str) -> dict[str, Any]:
+    """Run one check, do what it asks for on the way, and give its verdict."""
+    process = await asyncio.create_subprocess_exec(
+        *(node, "run.mjs", generation, name),
+        cwd=HERE,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            "PATH": str(node.parent),
+            "RUNCAST_URL": theatre.app.url,
+            "RUNCAST_SECRET_KEY": theatre.app.key,
+        },
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    said = asyncio.create_task(process.stderr.read())
+    verdict: dict[str, Any] | None = None
+    try:
+        while line := await process.stdout.readline():
+            verdict = _verdict(line)
+            if verdict is not None and "ask" in verdict:
+                await theatre.serve(verdict["ask"])
+                process.stdin.write(b"done\n")
+                await process.stdin.drain()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        errors = (await said).decode(errors="replace")
+    if verdict is None or "ok" not in verdict:
+        return {"ok": False, "failure": f"no verdict; the process said: {errors}"}
+    return verdict | ({} if verdict["ok"] else {"failure": f"{verdict['failure']}\n{errors}"})
+
+
+def _verdict(line: bytes) -> dict[str, Any] | None:
+    """A line for us; clients may print others."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and value.keys() & {"ask", "ok"} else None

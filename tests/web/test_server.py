@@ -1,0 +1,269 @@
+"""The server around the application: heads, logs, signals, and processes that end in order."""
+
+import asyncio
+import base64
+import json
+import logging
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runcast.errors import ConfigurationError
+from runcast.web.server import HttpProtocol, listen
+from tests.cli.command_line import RUNCAST, CommandLine
+from tests.support.event_feed import following
+from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until
+from tests.support.socket_client import connected
+from tests.support.wire import request, wired
+
+ALL = "/realtime/v1/runs"
+
+
+@pytest.fixture
+async def app(database_url: str) -> AsyncIterator[GatewayApp]:
+    async with running_app(database_url) as running:
+        yield running
+
+
+@pytest.fixture
+def short_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpProtocol, "head_timeout_seconds", 0.2)
+
+
+class TestHeads:
+    async def test_one_that_is_too_large_is_refused(self, app: GatewayApp) -> None:
+        for head in (
+            request("/healthz", {"x-large": "x" * 66_000}),
+            request("/healthz", {f"x-{number}": "x" * 1000 for number in range(70)}),
+            request("/healthz?" + "x" * 66_000, {}),
+        ):
+            async with wired(app.port) as wire:
+                await wire.send(head)
+                answer = await wire.read_to_end()
+                assert answer.startswith(b"HTTP/1.1 431 ")
+                assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "payload_too_large"
+        await app.deserted()
+
+    async def test_one_that_never_ends_is_cut_off(self, app: GatewayApp) -> None:
+        async with wired(app.port) as wire:
+            await wire.send(b"GET / HTTP/1.1\r\nx-large: ")
+            with pytest.raises(ConnectionError):
+                await wire.send(b"x" * 100_000_000)
+        await app.deserted()
+
+    async def test_one_that_just_fits_is_served(self, app: GatewayApp) -> None:
+        async with wired(app.port) as wire:
+            await wire.get("/healthz", {"x-large": "x" * 64_000})
+            assert (await wire.read_until(b'"ok"')).startswith(b"HTTP/1.1 200 ")
+
+    @pytest.mark.usefixtures("short_heads")
+    async def test_one_that_comes_too_slowly_is_cut_off(self, app: GatewayApp) -> None:
+        head = request("/healthz", {})
+        for begun in (b"", head[:10], head + head[:10], head + head[:-2]):
+            async with wired(app.port) as wire:
+                await wire.send(begun)
+                if begun.startswith(head):
+                    await wire.read_until(b'"ok"')
+                await app.deserted()
+                await wire.read_to_end()
+
+    @pytest.mark.usefixtures("short_heads")
+    async def test_a_body_that_nobody_waits_for_does_not_hold_the_connection(
+        self, app: GatewayApp
+    ) -> None:
+        async with wired(app.port) as wire:
+            await wire.send(request("/healthz", {"content-length": "1000000"}) + b"x")
+            await wire.read_until(b'"ok"')
+            await wire.send(b"x")  # a sign of life that is none
+            await app.deserted()
+
+    @pytest.mark.usefixtures("short_heads")
+    async def test_feeds_and_sockets_outlive_the_time_for_a_head(self, app: GatewayApp) -> None:
+        run_id = await app.insert()
+        clock = app.gateway.services.clock
+        async with (
+            following(app.url, ALL, app.bearer) as feed,
+            connected(app.url, app.bearer) as socket,
+        ):
+            await feed.expect("run", "up-to-date")
+            await socket.expect("authenticated")
+            begun = clock.now()
+            await until(lambda: clock.now() > begun + 0.5)
+            await app.update(run_id, metadata={"x": 1})
+            await feed.expect("run")
+            await socket.send("ping")
+            await socket.expect("pong")
+
+    async def test_nonsense_is_refused(self, app: GatewayApp) -> None:
+        for nonsense in (b"nonsense\r\n\r\n", b"\x16\x03\x01\x02\x00\x01" * 20, b"GET\r\n\r\n"):
+            async with wired(app.port) as wire:
+                await wire.send(nonsense)
+                assert (await wire.read_to_end()).startswith(b"HTTP/1.1 400 ")
+        await app.deserted()
+
+
+class TestLog:
+    async def test_tokens_and_keys_never_stand_in_it(
+        self, app: GatewayApp, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whatever is asked, well or badly, and however much is logged."""
+        for name in ("", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "websockets"):
+            caplog.set_level(logging.DEBUG, logger=name)
+        run_id = await app.insert()
+        good = app.token("read:runs")
+        secrets = {
+            "key": app.key,
+            "good": good,
+            "forged": app.token("read:runs", secret="tr_dev_" + "x" * 40),
+            "damaged": good[:-4] + "AAAA",
+            "odd": "tr_dev_" + "q" * 40,
+            "strange": "%22%0d%0asecret-text%ff",
+        }
+        upgrade = {
+            "connection": "upgrade",
+            "upgrade": "websocket",
+            "sec-websocket-version": "13",
+            "sec-websocket-key": base64.b64encode(b"x" * 16).decode(),
+        }
+        socket = "/realtime/v1/ws"
+        for secret in secrets.values():
+            bearer = {"authorization": f"Bearer {secret}"}
+            offer = {"sec-websocket-protocol": f"runcast.v1, runcast.token.{secret}"}
+            for head in (
+                request(ALL, bearer),
+                request(f"{ALL}/{run_id}", bearer),
+                request(f"{ALL}/{run_id}?token={secret}", {}),
+                request(f"{ALL}/run_none?token={secret}", {}),
+                request(f"{ALL}?token={secret}&cursor=nonsense", {}),
+                request(f"{ALL}?token={secret}&createdAt=nonsense", {}),
+                request(f"/nowhere?token={secret}", bearer),
+                request(f"/api/v1/runs?token={secret}", bearer),
+                request(f"/api/v3/runs/{run_id}", bearer),
+                request(socket, bearer | upgrade),
+                request(socket, offer | upgrade),
+                request(f"{socket}?token={secret}", upgrade),
+                request(f"/nowhere?token={secret}", bearer | upgrade),
+                request(f"{ALL}?token={secret}", bearer | upgrade | {"upgrade": "nonsense"}),
+                request(f"{socket}?token={secret}", upgrade | {"sec-websocket-key": "x"}),
+                request(f"{socket}?token={secret}", upgrade | {"x-large": "x" * 20_000}),
+                request(f"{ALL}?token={secret}", bearer | {"x-large": "x" * 70_000}),
+                request(f"{ALL}?token={secret}", bearer | {"content-length": "nonsense"}),
+            ):
+                async with wired(app.port) as wire:
+                    await wire.send(head)
+                    await wire.read_some()
+            async with wired(app.port) as wire:
+                await wire.send(request(socket, upgrade) + b'\x81\x85\0\0\0\0{"}')
+        await app.deserted()
+        await app.stop()
+        assert any(record.name == "uvicorn.error" for record in caplog.records)
+        for name, secret in secrets.items():
+            assert secret not in caplog.text, name
+            assert secret[-20:] not in caplog.text, name
+
+
+class TestListen:
+    async def test_a_taken_port_is_named(self, app: GatewayApp) -> None:
+        with pytest.raises(ConfigurationError, match=str(app.port)):
+            listen("127.0.0.1", app.port, stall_timeout_seconds=30)
+
+    async def test_an_address_of_somebody_else_is_refused(self) -> None:
+        for host in ("203.0.113.1", "nowhere.invalid"):
+            with pytest.raises(ConfigurationError, match=host):
+                await asyncio.to_thread(listen, host, 0, stall_timeout_seconds=30)
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_process_sends_its_clients_away_and_ends_in_order(
+        self, database_url: str, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        command = CommandLine(
+            tmp_path,
+            DATABASE_URL=database_url,
+            RUNCAST_DRAIN_SECONDS="0.5",
+            RUNCAST_LOG_LEVEL="debug",
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(*RUNCAST, "dev", "--port", "0", "--json", "--no-demo"),
+            cwd=tmp_path,
+            env=command.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                ready = json.loads(await process.stdout.readline())
+            bearer = {"authorization": f"Bearer {ready['secretKey']}"}
+            async with (
+                following(ready["url"], ALL, bearer) as feed,
+                connected(ready["url"], bearer) as socket,
+                connected(ready["url"]) as nobody,
+                wired(int(ready["url"].rpartition(":")[2])) as idle,
+            ):
+                await idle.get("/healthz", {})
+                await feed.expect("up-to-date")
+                await socket.expect("authenticated")
+                await socket.subscribe("x", {})
+                await socket.expect("up-to-date")
+                process.send_signal(number)
+                event = await feed.expect("reconnect")
+                assert event.retry == event.data["delayMs"]
+                await feed.ended()
+                await socket.expect("reconnect")
+                assert await socket.closed() == 4054
+                assert await nobody.closed() == 1012
+                await idle.read_to_end()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                _, log = await process.communicate()
+            assert process.returncode == 0, log.decode()
+            assert b"Traceback" not in log
+            assert ready["secretKey"].encode() not in log
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+    async def test_a_second_signal_ends_at_once(self, database_url: str, tmp_path: Path) -> None:
+        command = CommandLine(tmp_path, DATABASE_URL=database_url, RUNCAST_DRAIN_SECONDS="600")
+        process = await asyncio.create_subprocess_exec(
+            *(*RUNCAST, "dev", "--port", "0", "--json", "--no-demo"),
+            cwd=tmp_path,
+            env=command.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stdout is not None
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                ready = json.loads(await process.stdout.readline())
+            bearer = {"authorization": f"Bearer {ready['secretKey']}"}
+            async with connected(ready["url"], bearer) as socket:
+                await socket.expect("authenticated")
+                process.send_signal(signal.SIGTERM)
+                # The listening socket is closed first of all.
+                port = int(ready["url"].rpartition(":")[2])
+                await refused(port)
+                process.send_signal(signal.SIGTERM)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    _, log = await process.communicate()
+            assert process.returncode == 0, log.decode()
+            assert b"Traceback" not in log
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+
+
+async def refused(port: int) -> None:
+    """Wait until nobody listens on a port."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                async with wired(port):
+                    await asyncio.sleep(0.01)
+            except ConnectionRefusedError:
+                return
