@@ -19,7 +19,7 @@ async def test_an_example_of_the_guide_runs(gateway: RestartableGateway, example
     given = {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key, "PYTHONPATH": "src"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-X", "dev", "-c", example),
+        *("-W", "default", "-c", example),
         cwd=GUIDE.parents[1],
         env=os.environ | given,
         stdout=asyncio.subprocess.PIPE,

@@ -9,6 +9,7 @@ from runcast.core.position import Position, parse_cursor
 from runcast.errors import InvalidCursor
 
 BIGGEST = (1 << 63) - 1
+TWO_TO_63 = (*[0x80] * 9, 0x01)
 
 
 @st.composite
@@ -16,7 +17,8 @@ def positions(draw: st.DrawFn, biggest: int = BIGGEST, most: int = 50) -> Positi
     """Any snapshot: transactions in flight lie below ``xmax``, sorted and without repetition."""
     xmax = draw(st.integers(0, biggest))
     running = draw(st.sets(st.integers(0, xmax - 1), max_size=most)) if xmax else set()
-    return Position(draw(st.integers(0, BIGGEST)), xmax, tuple(sorted(running)))
+    numbers = st.integers(0, BIGGEST)
+    return Position(draw(numbers), xmax, tuple(sorted(running)), draw(numbers))
 
 
 small_positions = positions(biggest=6, most=6)
@@ -29,7 +31,7 @@ def encode(*data: int) -> str:
 class TestCursor:
     @given(positions())
     @example(Position(0, 0))
-    @example(Position(BIGGEST, BIGGEST, (0, 1, BIGGEST - 1)))
+    @example(Position(BIGGEST, BIGGEST, (0, 1, BIGGEST - 1), BIGGEST))
     def test_comes_back_as_it_was(self, position: Position) -> None:
         assert parse_cursor(position.cursor()) == position
 
@@ -77,18 +79,19 @@ class TestParsing:
         ("text", "why"),
         [
             ("", "empty"),
-            (encode(2, 1, 10), "of a format that is not known"),
-            (encode(1, 1), "without xmax"),
-            (encode(1, 1, 0x80), "cut off inside a number"),
-            (encode(1, 1, 10, 0), "a distance of nothing"),
-            (encode(1, 1, 10, 11), "below the first transaction"),
-            (encode(1, 1, 0x80, 0), "a number with a leading zero"),
-            (encode(1, 1, *[0xFF] * 8, 0x7F + 1, 1), "xmax of 64 bits"),
-            (encode(1, *[0xFF] * 8, 0x7F + 1, 1, 1), "a database of 64 bits"),
-            (encode(1, *[0xFF] * 10, 1, 1), "a number without end"),
-            (encode(1, 1, 10) + "=", "padded"),
-            (Position(BIGGEST, 63 << 50).cursor().replace("_", "/"), "of the other alphabet"),
-            (" " + encode(1, 1, 10), "with a space"),
+            (encode(2, 1, 0, 10), "of a format that is not known"),
+            (encode(1, 1, 0), "without xmax"),
+            (encode(1, 1, 0, 0x80), "cut off inside a number"),
+            (encode(1, 1, 0, 10, 0), "a distance of nothing"),
+            (encode(1, 1, 0, 10, 11), "below the first transaction"),
+            (encode(1, 1, 0, 0x80, 0), "a number with a leading zero"),
+            (encode(1, 1, 0, *TWO_TO_63), "xmax of 64 bits"),
+            (encode(1, 1, *TWO_TO_63, 1), "an incarnation of 64 bits"),
+            (encode(1, *TWO_TO_63, 0, 1), "a database of 64 bits"),
+            (encode(1, *[0xFF] * 10, 1, 0, 1), "a number without end"),
+            (encode(1, 1, 0, 10, 5) + "=", "padded"),
+            (Position(BIGGEST, 1).cursor().replace("_", "/"), "of the other alphabet"),
+            (" " + encode(1, 1, 0, 10), "with a space"),
             ("A" * 65537, "too long"),
         ],
     )
@@ -97,7 +100,7 @@ class TestParsing:
             parse_cursor(text)
 
     def test_accepts_the_largest_numbers(self) -> None:
-        text = encode(1, 1, *[0xFF] * 8, 0x7F)
+        text = encode(1, 1, 0, *[0xFF] * 8, 0x7F)
         assert parse_cursor(text) == Position(1, BIGGEST)
 
     @given(positions(), st.data())
@@ -124,6 +127,9 @@ class TestFromSnapshot:
     def test_reads_the_text_of_postgres(self, text: str, position: Position) -> None:
         assert Position.from_snapshot(7, text) == position
 
+    def test_takes_the_incarnation_along(self) -> None:
+        assert Position.from_snapshot(7, "10:10:", 3) == Position(7, 10, (), 3)
+
 
 def seen(position: Position) -> set[int]:
     return {number for number in range(10) if position.sees(number)}
@@ -142,3 +148,21 @@ class TestSeeing:
     @given(small_positions)
     def test_covers_itself(self, position: Position) -> None:
         assert position.covers(position)
+
+
+class TestAfterACrash:
+    @given(positions())
+    def test_nothing_changes_while_the_server_lives(self, position: Position) -> None:
+        assert position.in_incarnation(position.incarnation) is position
+
+    @given(positions(most=5), st.integers(0, BIGGEST))
+    @example(Position(1, 30_000, (10, 20_000)), 5)
+    @example(Position(1, 100, (10,)), 5)
+    def test_steps_back_and_never_sees_more(self, position: Position, incarnation: int) -> None:
+        back = position.in_incarnation(incarnation)
+        assert (back.database, back.incarnation) == (position.database, incarnation)
+        assert position.covers(back)
+        if incarnation != position.incarnation:
+            assert back.xmax in (0, position.xmax - 16384)
+            assert all(xid < back.xmax for xid in back.in_flight)
+            assert parse_cursor(back.cursor()) == back

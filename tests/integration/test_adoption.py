@@ -91,7 +91,8 @@ def other_url(postgres_server: str) -> Iterator[str]:
 class TestRestored:
     async def test_rows_of_a_server_that_was_ahead_are_renumbered(self, restored_url: str) -> None:
         async with connected(restored_url) as sql:
-            versions = dict(await sql.fetch("SELECT id, version FROM runs"))
+            before = await sql.fetch("SELECT id, version FROM runs")
+            versions = {row["id"]: row["version"] for row in before}
             assert await ahead(sql) > 0
             assert await adopted(restored_url)
             assert await ahead(sql) == 0

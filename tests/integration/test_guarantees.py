@@ -66,7 +66,8 @@ def feed_of_run(app: GatewayApp, run_id: str, *, stay: bool = False) -> Feed:
 
 async def revisions(sql: asyncpg.Connection, condition: str = "true") -> dict[str, int]:
     """What a follower of these runs must hold in the end."""
-    return dict(await sql.fetch(f"SELECT id, version FROM runs WHERE {condition}"))
+    rows = await sql.fetch(f"SELECT id, version FROM runs WHERE {condition}")
+    return {row["id"]: row["version"] for row in rows}
 
 
 @asynccontextmanager
@@ -74,10 +75,12 @@ async def writing(url: str, environment_id: str, *, undoing: bool = True) -> Asy
     """Keep three writers at work, whatever happens to the server, until the context ends."""
     load = Load(url, environment_id, undoing=undoing)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(load.run(number)) for number in range(3)]
-        yield load
-        for task in tasks:
-            task.cancel()
+        for number in range(3):
+            group.create_task(load.run(number))
+        try:
+            yield load
+        finally:
+            load.stop()
 
 
 class Load:
@@ -92,11 +95,16 @@ class Load:
         self._undoing = undoing
         self._environment_id = environment_id
         self._wrote = asyncio.Event()
+        self._stopped = False
         self.commits = 0
+
+    def stop(self) -> None:
+        """Let everyone end what they are doing: nothing is committed after that."""
+        self._stopped = True
 
     async def run(self, number: int) -> None:
         dice = random.Random(f"{SEED} {number}")
-        while True:
+        while not self._stopped:
             try:
                 connection = await asyncpg.connect(
                     self._url, server_settings={"search_path": "runcast"}
@@ -105,7 +113,7 @@ class Load:
                 await asyncio.sleep(0.01)  # there is nothing that would tell when it is back
                 continue
             try:
-                while True:
+                while not self._stopped:
                     await self._write(connection, f"run_{number}_{dice.randrange(8)}", dice)
                     self.commits += 1
                     self._wrote.set()
@@ -406,6 +414,7 @@ class TestResume:
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(60)
 class TestLostDatabase:
     """Followers notice a delay and nothing else."""
 
@@ -559,6 +568,7 @@ async def _change_under_old_numbers(url: str, before: Position) -> None:
         await sql.close()
 
 
+@pytest.mark.timeout(60 + ORACLE_SECONDS)
 class TestOracle:
     async def test_random_writers_and_followers_that_come_and_go(
         self, database_url: str, capsys: pytest.CaptureFixture[str]
@@ -587,7 +597,7 @@ class TestOracle:
             for wish, follower in followers.items():
                 await _settle(follower, wish, app)
             connections = sum(follower.connections for follower in followers.values())
-            assert connections > 3 * len(followers)
+            assert connections > len(followers), "nobody came back"
             assert all(not follower.resets for follower in followers.values())
             assert app.gateway.tailer.misses == other.gateway.tailer.misses == 0
             for follower in followers.values():
@@ -598,17 +608,18 @@ async def _come_and_go(
     follower: Follower, urls: tuple[str, str], writers: Writers, dice: random.Random
 ) -> None:
     """Connect to any gateway over any transport, read, pause, and lose the connection."""
-    while not writers.stopping:
+    while not writers.are_over():
         follower.url, follower.transport = dice.choice(urls), dice.choice(TRANSPORTS)
         follower.start()
         for _ in range(dice.randrange(1, 4)):
-            await writers.moved(dice.randrange(1, 200))
+            await writers.moved(dice.randrange(1, 60))
             if dice.random() < 0.3:
                 follower.stop_reading()
-                await writers.moved(dice.randrange(1, 100))
+                await writers.moved(dice.randrange(1, 40))
                 follower.go_on_reading()
-        if not writers.stopping or not follower.connected:
-            await follower.drop()
+        if writers.are_over():
+            return
+        await follower.drop()
 
 
 async def _settle(follower: Follower, wish: Wish, app: GatewayApp) -> None:
@@ -629,6 +640,7 @@ async def _settle(follower: Follower, wish: Wish, app: GatewayApp) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(60)
 class TestMany:
     COUNT = 1000
 

@@ -101,9 +101,10 @@ class Wish:
                     allowed.append(f"{column} = {argument(name)}")
         if allowed:
             asked.append(f"({' OR '.join(allowed)})")
-        return dict(
-            await sql.fetch(f"SELECT id, version FROM runs WHERE {' AND '.join(asked)}", *arguments)
+        rows = await sql.fetch(
+            f"SELECT id, version FROM runs WHERE {' AND '.join(asked)}", *arguments
         )
+        return {row["id"]: row["version"] for row in rows}
 
     def _allowed(self) -> Iterator[tuple[str, str]]:
         for scope in self.scopes:
@@ -160,17 +161,21 @@ class Writers:
         self._seed = seed
         self._progress = asyncio.Event()
         self.operations = 0
-        self.stopping = False
+        self._over = asyncio.Event()
 
     def stop(self) -> None:
         """Let everyone end what they are doing."""
-        self.stopping = True
+        self._over.set()
         self._progress.set()
+
+    def are_over(self) -> bool:
+        """Tell whether they were told to stop."""
+        return self._over.is_set()
 
     async def moved(self, count: int) -> None:
         """Wait until so many more operations were done, or it is over."""
         goal = self.operations + count
-        while self.operations < goal and not self.stopping:
+        while self.operations < goal and not self.are_over():
             self._progress.clear()
             await self._progress.wait()
 
@@ -181,7 +186,7 @@ class Writers:
             self._url, server_settings={"search_path": "runcast", "lock_timeout": "25ms"}
         )
         try:
-            while not self.stopping:
+            while not self.are_over():
                 with suppress(asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
                     await self._transaction(sql, dice, patient=patient)
         finally:

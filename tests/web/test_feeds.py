@@ -12,6 +12,7 @@ import pytest
 
 from runcast.core.position import Position, parse_cursor
 from tests.support.event_feed import following
+from tests.support.gate import Gate
 from tests.support.gateway_app import GatewayApp, running_app
 
 ALL = "/realtime/v1/runs"
@@ -94,6 +95,26 @@ class TestOneRun:
             await feed.expect("run", "up-to-date")
             await app.delete(run_id)
             assert (await feed.expect("gone")).data == {"id": run_id, "reason": "deleted"}
+            assert (await feed.expect("end")).data == {"reason": "deleted"}
+            await feed.ended()
+
+    async def test_a_run_that_is_deleted_before_its_snapshot_ends_the_feed(
+        self, app: GatewayApp
+    ) -> None:
+        run_id = await app.insert()
+        other = await app.insert()
+        gate = Gate(app)
+        async with (
+            following(app.url, one(run_id), app.bearer) as feed,
+            following(app.url, ALL, app.bearer) as witness,
+        ):
+            await gate.reached()
+            await app.delete(run_id)
+            await app.update(other, status="EXECUTING")
+            gate.open()
+            # Behind this everybody has heard of the deletion.
+            assert (await witness.expect("run")).data["id"] == other
+            await feed.expect("up-to-date")
             assert (await feed.expect("end")).data == {"reason": "deleted"}
             await feed.ended()
 

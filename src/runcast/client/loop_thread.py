@@ -4,6 +4,7 @@ import asyncio
 import functools
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,13 +15,15 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Starts when it is first needed, so that a server may fork before; ends with `stop`."""
+    """
+    Starts when it is first needed, so that a server may fork before.
+
+    Ends with `stop`, or else when nobody holds it any more or the program ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._process = 0
+        self._running: _Running | None = None
         self._stopped = False
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -58,31 +61,50 @@ class LoopThread:
             while step := self.run(_step(iterator)):
                 yield step[0]
         finally:
-            if isinstance(iterator, AsyncGenerator) and not self._stopped:
+            running = self._running
+            if isinstance(iterator, AsyncGenerator) and running and not running.stopped:
                 self.run(_close(iterator))
 
     def stop(self) -> None:
         """End the thread; what still runs there is cancelled."""
         with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
             self._stopped = True
-        if loop is not None and thread is not None and self._process == os.getpid():
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+            running, self._running = self._running, None
+        if running is not None:
+            running.stop()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._stopped:
-                raise ClientClosed("This client was closed; make another.")
-            if self._loop is None or self._process != os.getpid():
-                self._loop = asyncio.new_event_loop()
-                self._process = os.getpid()
-                self._thread = threading.Thread(
-                    target=_run_loop, args=(self._loop,), name="runcast", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+            if self._running is None or self._running.process != os.getpid():
+                if self._stopped:
+                    raise ClientClosed("This client was closed; make another.")
+                self._running = _Running()
+                # Also when the program ends: afterwards no thread would answer any more.
+                weakref.finalize(self, self._running.stop)
+            if self._running.stopped:
+                raise ClientClosed("The program ends, and its clients with it.")
+            return self._running.loop
+
+
+class _Running:
+    """A thread that runs, and its loop."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.process = os.getpid()
+        self.stopped = False
+        self._thread = threading.Thread(
+            target=_run_loop, args=(self.loop,), name="runcast", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self.stopped or self.process != os.getpid():
+            return
+        self.stopped = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
@@ -93,7 +115,6 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
         for task in tasks:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from runcast.core.new_run import NewRun
+from runcast.core.run_error import internal_error
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -56,3 +59,15 @@ class StreamedItems:
     stored: int = 0
     sealed: bool = False
     missing: bool = False
+
+
+def failed_item(item: NewRun, reason: str, code: str = "BATCH_ITEM_COULD_NOT_TRIGGER") -> NewRun:
+    """The run that stands for an item which cannot be run; it has nothing that may be at fault."""
+    return NewRun(
+        environment_id=item.environment_id,
+        task=item.task,
+        batch_index=item.batch_index,
+        trigger_function=item.trigger_function,
+        status="SYSTEM_FAILURE",
+        error=internal_error(code, reason),
+    )

@@ -134,12 +134,13 @@ def _runs_asked(message: dict[str, Any]) -> RunsAsked:
         raise InvalidCommand('"tags" is a list of texts.')
     if runs.keys() & {"run", "batch"} and len(runs) > 1:
         raise InvalidCommand('"run" and "batch" stand alone.')
+    # A null is no text here: left by a template, it must not open every run.
     return RunsAsked(
-        run=_text(runs, "run", optional=True),
-        batch=_text(runs, "batch", optional=True),
+        run=_text(runs, "run") if "run" in runs else None,
+        batch=_text(runs, "batch") if "batch" in runs else None,
         tags=tuple(tags),
-        task=_text(runs, "task", optional=True),
-        created_at=_text(runs, "createdAt", optional=True),
+        task=_text(runs, "task") if "task" in runs else None,
+        created_at=_text(runs, "createdAt") if "createdAt" in runs else None,
     )
 
 

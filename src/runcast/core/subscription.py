@@ -193,6 +193,18 @@ class Subscription:
             else:
                 self._overflowed = True
 
+    def receive_position(self, feed_position: Position) -> None:
+        """
+        The changefeed stands here: all its windows up to there were received.
+
+        Once it has passed the last page, nothing that the pages contained can come any more.
+        """
+        floor = self._floor
+        if floor is not None and (
+            feed_position.incarnation != floor.incarnation or feed_position.covers(floor)
+        ):
+            self._floor = self._first = self._recent = None
+
     def receive_finished(self) -> None:
         """The one run of this feed was finished before the cursor: nothing can come any more."""
         if self.phase is Phase.LIVE and self.ends_with_run:
@@ -212,8 +224,7 @@ class Subscription:
 
         ``feed_position`` is where the changefeed stands: all its windows up to there were received.
         """
-        if self._floor is not None and feed_position.covers(self._floor):
-            self._floor = self._first = self._recent = None
+        self.receive_position(feed_position)
         if not self.writable:
             return []
         outgoing, self._outgoing = self._outgoing, []

@@ -2,11 +2,14 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from runcast.core.frame import Frame, GoneFrame, RunFrame, StateFrame
 from runcast.core.position import Position
 from runcast.core.view import View
+
+if TYPE_CHECKING:
+    from runcast.hub.connection import Connection
 
 
 class Format(Hashable, Protocol):
@@ -27,6 +30,11 @@ class Receiver(Protocol):
     @property
     def key(self) -> "AudienceKey":
         """Which audience it belongs to."""
+        ...
+
+    @property
+    def connection(self) -> "Connection":
+        """Where it writes to."""
         ...
 
     @property

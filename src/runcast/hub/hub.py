@@ -61,6 +61,7 @@ class Hub:
         self._tails: dict[StreamName, Tail] = {}
         self._position: Position | None = None
         self._cursor: tuple[Position, str] | None = None
+        self._handing_over = False  # a window is on its way that ends beyond the position
         self._audiences: dict[AudienceKey, Audience] = {}
         self._index: dict[tuple[str, str, str], dict[AudienceKey, Audience]] = {}
         self._sessions: set[asyncio.Task[None]] = set()
@@ -124,6 +125,14 @@ class Hub:
         """Whether the changefeed has begun."""
         return self._position is not None
 
+    def is_exactly_at(self, position: Position) -> bool:
+        """
+        Tell whether whoever joins now and has seen all up to here will miss nothing.
+
+        Not so while a window is handed over: what nobody wanted of it was passed over.
+        """
+        return self._position == position and not self._handing_over
+
     def cursor_of(self, position: Position) -> str:
         """The position as text, kept while the feed stands there."""
         if self._cursor is None or self._cursor[0] is not position:
@@ -132,6 +141,7 @@ class Hub:
 
     def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
         """Tell whether anybody subscribed to what this run is, or just was."""
+        self._handing_over = True
         if any(key in self._index for key in index_keys(facets)):
             return True
         return any(
@@ -150,6 +160,8 @@ class Hub:
     def publish(self, changes: Sequence[RunChange], position: Position) -> None:
         """Hand a window of changes to all who may see them; the feed stands at ``position`` now."""
         before = self._position or position
+        if position != before:
+            self._handing_over = False
         self._position = position
         self.counts.windows += 1
         if not changes:
@@ -169,9 +181,13 @@ class Hub:
                 self.counts.deliveries += audience.deliver(frames, before, position, cursor, now)
             except Exception:
                 logger.exception("a change could not be handed to an audience")
+                # Nobody knows who of them got it: they come back with their last cursors.
+                for receiver in list(audience.subscribers):
+                    receiver.connection.abort("error")
 
     def restart(self, position: Position, reason: str, message: str) -> None:
         """The changefeed lost its place: everybody begins again with a snapshot."""
+        self._handing_over = False
         self._position = position
         for connection in list(self.connections):
             for subscriber in list(connection.subscribers.values()):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 
-from runcast.core.frame import RunFrame, StateFrame
+from runcast.core.frame import End, RunFrame, StateFrame
 from runcast.core.page import ChangePage
 from runcast.core.subscription import Read
 from runcast.core.view import View
@@ -49,6 +49,8 @@ async def catch_up(subscriber: Subscriber, runs: RunReader, slots: asyncio.Semap
             subscriber.machine.receive_page(frames, page.position, page.next)
             if subscriber.known_finished and not frames:
                 subscriber.machine.receive_finished()
+            if subscriber.machine.ends_with_run and read.since is None and not page.changes:
+                subscriber.machine.close(End("deleted"))  # since somebody asked for it
         subscriber.flush()
 
 

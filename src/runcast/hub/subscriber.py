@@ -68,7 +68,8 @@ class Subscriber:
         return float("inf")
 
     def tick(self, now: float) -> None:
-        """Nothing happens to a feed by time alone."""
+        """Let a quiet feed, which no window wakes, learn how far the changefeed is."""
+        self.machine.receive_position(self.connection.hub.position)
 
     @property
     def direct(self) -> bool:

@@ -42,7 +42,7 @@ class Wheel:
             due = sorted(slot for slot in self._slots if slot <= current)
         else:
             due = [slot for slot in range(self._last + 1, current + 1) if slot in self._slots]
-        self._last = max(self._last, current)
+        self._last = current  # also back: what is added after the clock was set is for its new time
         for slot in due:
             for timed in self._slots.pop(slot):
                 try:

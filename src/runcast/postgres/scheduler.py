@@ -1,5 +1,6 @@
 """
-What happens by time: delayed runs become due, waiting runs expire, batches are finished or given up.
+What happens by time: delayed runs become due, waiting ones expire, batches are finished or given
+up.
 
 Every row that waits for a time says so in its `due_at`. The scheduler sleeps until the earliest of
 them; the database tells it when an earlier one appears. Any number of gateways may do this at once:
@@ -135,7 +136,8 @@ class Scheduler:
         assert row is not None, "a SELECT without FROM has one row"
         seconds = self._recheck_seconds
         if row["due"] is not None:
-            seconds = min(seconds, max(_TAKEN_SECONDS, (row["due"] - row["now"]) / 1000))
+            until_due = (row["due"] - row["now"]) / 1000
+            seconds = min(seconds, until_due + 0.001 if until_due > 0 else _TAKEN_SECONDS)
         self._planned = row["now"] + seconds * 1000
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

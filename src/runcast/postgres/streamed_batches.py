@@ -10,11 +10,9 @@ another one.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from runcast.core.batch import Batch, NewBatch, StreamedItems
+from runcast.core.batch import Batch, NewBatch, StreamedItems, failed_item
 from runcast.core.new_run import NewRun
-from runcast.core.run_error import internal_error
 from runcast.errors import RequestError
 from runcast.postgres.database import Database, Row, Transaction
 from runcast.postgres.run_writer import fill_batch, insert_batch, read_batch_within
@@ -25,7 +23,8 @@ _LEASE_SECONDS = 5.0  # for which a gateway has a batch to itself
 
 # Locked against sealing, so that no item comes after that.
 _LOCK_OPEN = """
-    SELECT status FROM @schema@.batches WHERE environment_id = $1 AND id = $2 FOR SHARE"""
+    SELECT status FROM @schema@.batches WHERE environment_id = $1 AND id = $2 AND due_at IS NOT NULL
+    FOR SHARE"""
 
 _ADD = """
     INSERT INTO @schema@.batch_items (batch_id, index, run)
@@ -39,7 +38,7 @@ _SEAL = """
         AND run_count = (SELECT count(*) FROM @schema@.batch_items WHERE batch_id = $2)"""
 
 _HOW_FAR = """
-    SELECT status, run_count,
+    SELECT status, run_count, due_at,
         (SELECT count(*) FROM @schema@.batch_items WHERE batch_id = $2) AS stored
     FROM @schema@.batches WHERE environment_id = $1 AND id = $2"""
 
@@ -68,8 +67,8 @@ _GO_ON = """
     WHERE id = $1 RETURNING due_at IS NOT NULL AS more"""
 
 
-class _TakenByOthers(Exception):  # noqa: N818 - not an error
-    pass
+class _TakenByOthers(Exception):
+    """Another gateway is at work on the batch, or nothing is left to do."""
 
 
 class StreamedBatches:
@@ -120,7 +119,10 @@ class StreamedBatches:
         if not rows or rows[0]["status"] == "ABORTED":
             return StreamedItems(missing=True)
         row = rows[0]
-        return StreamedItems(row["run_count"], row["stored"], row["status"] != "PENDING")
+        sealed = row["status"] != "PENDING"
+        # One that waits for nothing was not made to be streamed.
+        missing = not sealed and row["due_at"] is None
+        return StreamedItems(row["run_count"], row["stored"], sealed, missing)
 
     async def create_next_runs(self, batch_id: str) -> bool:
         """
@@ -158,17 +160,6 @@ class StreamedBatches:
             items = [failed_item(NewRun.from_json(row["run"]), reason) for row in rows]
             await fill_batch(transaction, batch_id, items)
             return await _go_on(transaction, batch_id, rows)
-
-
-def failed_item(item: NewRun, reason: str, code: str = "BATCH_ITEM_COULD_NOT_TRIGGER") -> NewRun:
-    """The run that stands for an item which cannot be run; it keeps what cannot be at fault."""
-    failed = NewRun(
-        environment_id=item.environment_id,
-        task=item.task,
-        batch_index=item.batch_index,
-        trigger_function=item.trigger_function,
-    )
-    return replace(failed, status="SYSTEM_FAILURE", error=internal_error(code, reason))
 
 
 async def _next_items(transaction: Transaction, batch_id: str) -> list[Row]:

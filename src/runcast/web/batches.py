@@ -1,15 +1,17 @@
 """Batches: creating many runs in one call, and seeing how they fare together."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
+import orjson
 from pydantic import BaseModel, Field, StrictBool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from runcast.core.batch import Batch, NewBatch
 from runcast.core.new_run import NewRun
 from runcast.core.packet import MISSING
 from runcast.core.run_json import iso_time
+from runcast.core.run_result import result_object
 from runcast.core.scope import Resource
 from runcast.core.status import ApiVersion
 from runcast.errors import GatewayError, InvalidBody, NotFound
@@ -17,9 +19,18 @@ from runcast.web.bearer import require, require_every
 from runcast.web.handed_tokens import TOKEN_HEADERS, HandedToken, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import json_response
+from runcast.web.run_models import RunResult
 from runcast.web.tasks import IDEMPOTENCY_HEADERS, check_parent
 from runcast.web.text_field import ShortText
-from runcast.web.trigger_options import TriggerOptions, idempotency_seconds, new_run, time_of
+from runcast.web.trigger_options import (
+    TriggerOptions,
+    idempotency_seconds,
+    new_run,
+    request_digest,
+    time_of,
+)
+
+_RESULTS_AT_ONCE = 20
 
 BatchStatus = Literal["PENDING", "PROCESSING", "COMPLETED", "PARTIAL_FAILED", "ABORTED"]
 
@@ -31,6 +42,13 @@ class BatchItem(BaseModel):
     payload: Any = None
     context: Any = Field(default=None, description="Of older clients; ignored.")
     options: TriggerOptions | None = None
+
+
+class BatchResults(BaseModel):
+    """How the runs of a batch ended, as far as they did."""
+
+    id: str
+    items: list[RunResult]
 
 
 class NewBatchBody(BaseModel):
@@ -94,14 +112,14 @@ class RetrievedBatchV2(RetrievedBatch):
 async def create_batch_v1(call: Call) -> Response:
     """Create a batch and tell of each run."""
     batch, handed = await _create(call)
-    answer = _handle(batch, handed) | {"runs": await _run_handles(call, batch)}
+    answer = batch_handle(batch, handed) | {"runs": await _run_handles(call, batch)}
     return json_response(answer, 202, handed.headers)
 
 
 async def create_batch_v2(call: Call) -> Response:
     """Create a batch."""
     batch, handed = await _create(call)
-    return json_response(_handle(batch, handed), 202, handed.headers)
+    return json_response(batch_handle(batch, handed), 202, handed.headers)
 
 
 async def read_batch_v1(call: Call) -> Response:
@@ -117,6 +135,25 @@ async def read_batch_v1(call: Call) -> Response:
 async def read_batch_v2(call: Call) -> Response:
     """Give a batch."""
     return json_response(_retrieved(await _read(call)) | {"processing": {"errors": []}})
+
+
+async def read_results(call: Call) -> Response:
+    """Tell how the finished runs of a batch ended, in the order of the items."""
+    batch = await _read(call)
+    return StreamingResponse(_results(call, batch), media_type="application/json")
+
+
+async def _results(call: Call, batch: Batch) -> AsyncIterator[bytes]:
+    """The answer in pieces: outputs can be large, and there may be a thousand."""
+    yield b'{"id":' + orjson.dumps(batch.id) + b',"items":['
+    comma = b""
+    for start in range(0, len(batch.run_ids), _RESULTS_AT_ONCE):
+        run_ids = batch.run_ids[start : start + _RESULTS_AT_ONCE]
+        for run in await call.services.runs.read_runs(call.environment_id, run_ids):
+            if run.finished:
+                yield comma + orjson.dumps(result_object(run))
+                comma = b","
+    yield b"]}"
 
 
 async def _create(call: Call) -> tuple[Batch, HandedToken]:
@@ -136,6 +173,7 @@ async def _create(call: Call) -> tuple[Batch, HandedToken]:
         idempotency_key=key,
         idempotency_key_expires_at=time_of(call.now + ttl) if key else None,
         one_time_token=call.grant.token_hash if call.grant.one_time else None,
+        request=request_digest(call.request.headers, "batch"),
     )
     batch = await call.services.runs.create_batch(new_batch, list(_new_runs(call, body)))
     return batch, await hand_out_token(call, [f"read:batch:{batch.id}"])
@@ -191,7 +229,8 @@ async def _run_handles(call: Call, batch: Batch) -> list[dict[str, Any]]:
     return handles
 
 
-def _handle(batch: Batch, handed: HandedToken) -> dict[str, Any]:
+def batch_handle(batch: Batch, handed: HandedToken) -> dict[str, Any]:
+    """What creating a batch is answered with."""
     handle: dict[str, Any] = {
         "id": batch.id,
         "runCount": batch.run_count,
@@ -258,6 +297,19 @@ OPERATIONS = (
         tag="Batches",
         path_parameters=_BATCH,
         answers={200: Answer("The batch.", RetrievedBatch)},
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/batches/{batch}/results",
+        name="readBatchResults",
+        summary="Read how the runs of a batch ended",
+        description="Runs that are not finished are left out.",
+        handler=read_results,
+        access=Access.SECRET_KEY,
+        tag="Batches",
+        path_parameters=_BATCH,
+        answers={200: Answer("In the order of the items.", BatchResults)},
         errors=(404,),
     ),
     Operation(

@@ -99,6 +99,17 @@ class RunList(BaseModel):
     pagination: Pagination
 
 
+class RunResult(BaseModel):
+    """How a run ended."""
+
+    ok: bool
+    id: str
+    taskIdentifier: str
+    output: str | None = Field(default=None, description="Text, to be read by its type.")
+    outputType: str | None = None
+    error: dict[str, Any] | None = Field(default=None, description="One of four kinds, by `type`.")
+
+
 class RunId(BaseModel):
     """The run that it was about."""
 

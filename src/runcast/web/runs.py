@@ -1,4 +1,4 @@
-"""One run: retrieving it, cancelling it, telling its progress, its tags and its metadata."""
+"""One run: retrieving it, its result, cancelling it, when it begins, its progress, its tags."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,30 +9,41 @@ from starlette.responses import Response
 from runcast.core.lifecycle import (
     changes_for_cancel,
     changes_for_patch,
+    changes_for_reschedule,
     changes_for_tags_added,
 )
 from runcast.core.run import Run
 from runcast.core.run_json import retrieve_object
+from runcast.core.run_result import result_object
 from runcast.core.scope import Resource
 from runcast.core.tags import parse_tags
-from runcast.errors import NotFound
+from runcast.errors import InvalidBody, NotFound, Unprocessable
 from runcast.ports import Decide
 from runcast.web.bearer import require
 from runcast.web.etag import is_known, runs_etag
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN, readable_run
-from runcast.web.run_models import Message, RetrievedRun, RunId
+from runcast.web.run_models import Message, RetrievedRun, RunId, RunResult
 from runcast.web.run_patch_body import RunPatch
-from runcast.web.text_field import Tag
+from runcast.web.text_field import Tag, Text
+from runcast.web.trigger_options import delay_until
 
 _MAX_CHILDREN = 100
+# Each finds runs that came into being during the one before; a cancelled run gets no more of them.
+_CANCEL_ROUNDS = 20
 
 
 class NewTags(BaseModel):
     """Tags to be added to a run."""
 
     tags: Tag | list[Tag] = Field(description="Texts of up to 128 characters.")
+
+
+class NewDelay(BaseModel):
+    """When a delayed run is to begin."""
+
+    delay: Text = Field(description='A duration such as "1h30m", or an ISO 8601 time to come.')
 
 
 async def retrieve_run(call: Call) -> Response:
@@ -79,7 +90,37 @@ async def cancel_run(call: Call) -> Response:
         return {each.id: changes_for_cancel(each, call.time) for each in locked}
 
     await runs.update_runs(call.environment_id, [run_id, *below], decide)
+    for _ in range(_CANCEL_ROUNDS):
+        if not (below := await runs.read_descendant_ids(call.environment_id, run_id)):
+            break
+        await runs.update_runs(call.environment_id, below, decide)
     return json_response({"id": run_id})
+
+
+async def reschedule_run(call: Call) -> Response:
+    """Give a delayed run another time to begin at."""
+    body: NewDelay = call.body
+    try:
+        until = delay_until(body.delay, call.now)
+    except Unprocessable as error:
+        raise InvalidBody(error.message) from None
+    if until is None:
+        raise InvalidBody("The delay is over already; name a time to come.")
+
+    def decide(locked: Sequence[Run]) -> Mapping[str, Mapping[str, Any]]:
+        return {run.id: changes_for_reschedule(run, until) for run in locked}
+
+    return json_response(retrieve_object(await _update(call, decide), call.api))
+
+
+async def read_result(call: Call) -> Response:
+    """Tell how a finished run ended."""
+    run = await call.services.runs.read_run(call.environment_id, call.path["run"])
+    if run is None:
+        raise NotFound(NO_RUN)
+    if not run.finished:
+        raise NotFound("The run is not finished; ask again later, or subscribe to it.")
+    return json_response(result_object(run))
 
 
 async def patch_run(call: Call) -> Response:
@@ -174,6 +215,31 @@ OPERATIONS = (
         tag="Runs",
         path_parameters=_RUN,
         answers={200: Answer("The run is not running any more.", RunId)},
+        errors=(404,),
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/runs/{run}/reschedule",
+        name="rescheduleRun",
+        summary="Let a delayed run begin at another time",
+        handler=reschedule_run,
+        access=Access.SECRET_KEY,
+        tag="Runs",
+        path_parameters=_RUN,
+        body=NewDelay,
+        answers={200: Answer("The run as it is then.", RetrievedRun)},
+        errors=(404,),
+    ),
+    Operation(
+        method="GET",
+        path="/api/v1/runs/{run}/result",
+        name="readResult",
+        summary="Read how a finished run ended",
+        handler=read_result,
+        access=Access.SECRET_KEY,
+        tag="Runs",
+        path_parameters=_RUN,
+        answers={200: Answer("Its output or its error.", RunResult)},
         errors=(404,),
     ),
     Operation(

@@ -197,10 +197,11 @@ class PollAnswer:
         machine = Subscription(
             since=self._since, paging=paging, max_backlog=hub.limits.max_backlog_runs
         )
-        if paging is None and self._since == hub.position:
-            machine.receive_page((), hub.position, None)  # as the database would answer
-        key = AudienceKey(shape.view(self._echo), form, ends_with_run=False)
         waits = shape.waits and self._since is not None and paging is None
+        if waits and self._since is not None and hub.is_exactly_at(self._since):
+            # No need to ask the database: what the changefeed has yet to find ends the waiting.
+            machine.receive_page((), self._since, None)
+        key = AudienceKey(shape.view(self._echo), form, ends_with_run=False)
         poll = Poll(connection, key, machine, waits=waits)
         hub.connect(connection)
         connection.add(poll)

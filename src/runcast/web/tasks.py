@@ -11,11 +11,12 @@ from runcast.web.bearer import require
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import json_response
-from runcast.web.trigger_options import TriggerOptions, new_run
+from runcast.web.trigger_options import REQUEST_KEY, TriggerOptions, new_run
 
 IDEMPOTENCY_HEADERS = {
     "idempotency-key": "Wins over the key in the body.",
     "idempotency-key-ttl": "How long that key holds, such as 60s or 7d.",
+    REQUEST_KEY: "Names the request: sent again within 24 hours, it gets its first answer again.",
 }
 
 

@@ -6,6 +6,7 @@ Options that no column of a run holds, unknown ones included, are kept as they w
 Source: wire/trigger-wire.md 4.2 and 4.9.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 from runcast.core.limits import Limits
 from runcast.core.metadata import check_size, check_storable
-from runcast.core.new_run import NewRun
+from runcast.core.new_run import Debounce, NewRun
 from runcast.core.packet import JSON, MISSING, SUPER_JSON, json_text, packet_from_trigger
 from runcast.core.tags import parse_tags
 from runcast.core.timespan import parse_duration
@@ -27,11 +28,13 @@ _MAX_TASK_BYTES = 512
 _MAX_KEPT_BYTES = 64 * 1024
 _MAX_INT32 = 2**31 - 1
 
+REQUEST_KEY = "x-trigger-request-idempotency-key"
 _IDEMPOTENCY_SECONDS = 30 * 86400.0
 _MAX_IDEMPOTENCY_SECONDS = 3650 * 86400.0
 _IDEMPOTENCY_TTL = re.compile(r"[0-9]{1,9}[smhd]", re.ASCII)
 
 Machine = Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"]
+Ttl = Text | Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
 
 
@@ -50,6 +53,19 @@ class IdempotencyKeyOptions(BaseModel):
     scope: Literal["run", "attempt", "global"] | None = None
 
 
+class DebounceOptions(BaseModel):
+    """Triggers of one task with one key, while their run is delayed, make one run."""
+
+    key: ShortText
+    delay: Text = Field(description="How long after the last trigger it runs, such as 5s.")
+    mode: Literal["leading", "trailing"] | None = Field(
+        default=None, description="Whose data it runs with: the first trigger's, or the last's."
+    )
+    maxDelay: Text | None = Field(
+        default=None, description="How long after the first trigger it runs at the latest."
+    )
+
+
 class TriggerOptions(BaseModel):
     """How a run is to be made. Options that are not listed are kept with the run."""
 
@@ -63,7 +79,7 @@ class TriggerOptions(BaseModel):
         default=None,
         description='A duration such as "1h30m" or an ISO 8601 time: the run is DELAYED.',
     )
-    ttl: Text | Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)] | None = Field(
+    ttl: Ttl | None = Field(
         default=None, description="How long the run may wait: a duration such as 10m, or seconds."
     )
     tags: Tag | list[Tag] | None = Field(
@@ -80,6 +96,7 @@ class TriggerOptions(BaseModel):
         default=None, description="How long the key holds, such as 60s or 7d; 30 days if left out."
     )
     idempotencyKeyOptions: IdempotencyKeyOptions | None = None
+    debounce: DebounceOptions | None = None
     parentRunId: ShortText | None = None
     resumeParentOnCompletion: StrictBool | None = None
     queue: QueueChoice | ShortText | None = None
@@ -98,7 +115,7 @@ class TriggerOptions(BaseModel):
 
 
 # Which columns or other fields of a run hold; what is left of the options is kept as it came.
-_HELD = frozenset(TriggerOptions.model_fields) - {"queue", "resumeParentOnCompletion"}
+_HELD = frozenset(TriggerOptions.model_fields) - {"queue", "resumeParentOnCompletion", "debounce"}
 # Of an engine that is no more.
 _IGNORED = frozenset({"parentAttempt", "dependentAttempt", "dependentBatch", "parentBatch"})
 
@@ -122,7 +139,7 @@ def new_run(
 
     Args:
         payload: A JSON value, or MISSING.
-        headers: Of the request, where an idempotency key in them counts.
+        headers: Of the request, where an idempotency key in them counts, and its own key.
         parent_id: The parent, if it does not stand in the options.
         trigger_function: What made the run, if it waits for nobody.
 
@@ -135,7 +152,9 @@ def new_run(
         raise InvalidBody(f"The name of a task has 1 to {_MAX_TASK_BYTES} bytes.")
     payload_type = MISSING if options.payloadType is None else options.payloadType
     text, kind = packet_from_trigger(payload, payload_type)
-    key, key_seconds = _idempotency(options, headers or {})
+    headers = headers or {}
+    key, key_seconds = _idempotency(options, headers)
+    debounce, debounced_until = _debounce(options.debounce, now)
     queue = options.queue.name if isinstance(options.queue, QueueChoice) else options.queue
     waits = "AndWait" if options.resumeParentOnCompletion else ""
     return NewRun(
@@ -145,7 +164,7 @@ def new_run(
         payload_type=kind,
         metadata=_metadata(options, limits),
         tags=parse_tags(options.tags or []),
-        delay_until=_delay_until(options.delay, now),
+        delay_until=debounced_until or delay_until(options.delay, now),
         ttl=_ttl(options.ttl),
         parent_id=options.parentRunId or parent_id,
         batch_index=batch_index,
@@ -163,8 +182,16 @@ def new_run(
         idempotency_key_expires_at=time_of(now + key_seconds) if key else None,
         idempotency_key_options=_key_options(options) if key else None,
         one_time_token=one_time_token,
+        request=request_digest(headers, f"task {task}"),
+        debounce=debounce,
         options=_kept(options),
     )
+
+
+def request_digest(headers: Mapping[str, str], target: str) -> str | None:
+    """Name a request that may be sent again, by its key and what it is about; None: it has none."""
+    key = headers.get(REQUEST_KEY)
+    return hashlib.sha256(f"{target}\0{key}".encode()).hexdigest() if key else None
 
 
 def idempotency_seconds(ttl: str | None) -> float:
@@ -194,7 +221,36 @@ def _key_text(key: str | float | None) -> str | None:
     return None if key is None or key == "" else str(key)
 
 
-def _delay_until(delay: str | None, now: float) -> datetime | None:
+def _debounce(
+    options: DebounceOptions | None, now: float
+) -> tuple[Debounce | None, datetime | None]:
+    """Read the debounce options, and when a run that is created with them is due."""
+    if options is None:
+        return None, None
+    delay = _seconds("delay", options.delay)
+    most = _seconds("maxDelay", options.maxDelay) if options.maxDelay else None
+    until = time_of(now + delay)
+    debounce = Debounce(options.key, until, options.mode == "trailing", most)
+    return debounce, until if most is None else min(until, time_of(now + most))
+
+
+def _seconds(name: str, duration: str) -> float:
+    try:
+        seconds = parse_duration(duration)
+    except InvalidParameter as error:
+        raise Unprocessable(f"options.debounce.{name}: {error.message}") from None
+    if seconds < 1:
+        raise Unprocessable(f"options.debounce.{name} is at least 1s.")
+    return seconds
+
+
+def delay_until(delay: str | None, now: float) -> datetime | None:
+    """
+    Read a delay: a duration from ``now``, or a time. None: there is none, or it is over.
+
+    Raises:
+        Unprocessable: Neither of both, or too far away.
+    """
     if not delay:
         return None
     try:

@@ -8,11 +8,11 @@ check("tasks.trigger gives a handle whose token follows the run", async (t) => {
   const payload = { when: new Date(0), text: "größe" };
   const handle = await t.sdk.tasks.trigger("hello/world", payload, { tags: ["a"] });
   t.assert.match(handle.id, /^run_/);
-  t.useToken(handle.publicAccessToken);
-  const runs = iterate(t.sdk.runs.subscribeToRun(handle.id));
-  const [run] = await t.until(runs, () => true);
-  t.assert.equal(run.taskIdentifier, "hello/world");
-  t.assert.deepEqual(run.payload, payload);
+  await t.as(handle.publicAccessToken, async () => {
+    const [run] = await t.until(iterate(t.sdk.runs.subscribeToRun(handle.id)), () => true);
+    t.assert.equal(run.taskIdentifier, "hello/world");
+    t.assert.deepEqual(run.payload, payload);
+  });
 });
 
 check("runs.retrieve gives a run in each state", async (t) => {
@@ -40,23 +40,27 @@ check.v3("batch.trigger of 3.3 gives handles that can be followed", async (t) =>
   const batch = await t.sdk.tasks.batchTrigger("hello", [{ payload: 1 }, { payload: 2 }]);
   t.assert.match(batch.batchId, /^batch_/);
   t.assert.equal(batch.runs.length, 2);
-  t.useToken(batch.publicAccessToken);
-  const runs = iterate(t.sdk.runs.subscribeToBatch(batch.batchId));
-  const ids = new Set();
-  await t.until(runs, (run) => ids.add(run.id).size === 2, "both runs");
+  await t.as(batch.publicAccessToken, async () => {
+    const runs = iterate(t.sdk.runs.subscribeToBatch(batch.batchId));
+    const ids = new Set();
+    await t.until(runs, (run) => ids.add(run.id).size === 2, "both runs");
+  });
 });
 
 check("auth.createPublicToken opens what its scopes say", async (t) => {
   const tagged = await t.trigger("hello", { tags: ["mine"] });
   await t.trigger("hello", { tags: ["theirs"] });
-  t.useToken(await t.sdk.auth.createPublicToken({ scopes: { read: { tags: ["mine"] } } }));
-  const [run] = await t.until(iterate(t.sdk.runs.subscribeToRunsWithTag("mine")), () => true);
-  t.assert.equal(run.id, tagged);
-  await t.assert.rejects(t.sdk.runs.list().then((page) => page), (error) => error.status === 403);
+  const token = await t.sdk.auth.createPublicToken({ scopes: { read: { tags: ["mine"] } } });
+  await t.as(token, async () => {
+    const [run] = await t.until(iterate(t.sdk.runs.subscribeToRunsWithTag("mine")), () => true);
+    t.assert.equal(run.id, tagged);
+    await t.fails(403, () => t.sdk.runs.list());
+  });
 });
 
 check("errors have the status that the gateway gave", async (t) => {
-  await t.assert.rejects(t.sdk.runs.retrieve("run_none"), (error) => error.status === 404);
-  t.useToken("tr_dev_wrongwrongwrongwrong1234");
-  await t.assert.rejects(t.sdk.runs.retrieve("run_none"), (error) => error.status === 401);
+  await t.fails(404, () => t.sdk.runs.retrieve("run_none"));
+  await t.as("tr_dev_wrongwrongwrongwrong1234", async () => {
+    await t.fails(401, () => t.sdk.runs.retrieve("run_none"));
+  });
 });

@@ -13,16 +13,17 @@ export class Stage {
     this.url = process.env.RUNCAST_URL;
     this.key = process.env.RUNCAST_SECRET_KEY;
     this.assert = assert;
-    this.useToken(this.key);
+    sdk.configure({ accessToken: this.key, baseURL: this.url });
   }
 
   get isOld() {
     return this.generation === "v3";
   }
 
-  /** From now on the client works with this token or key. */
-  useToken(accessToken) {
-    this.sdk.configure({ accessToken, baseURL: this.url });
+  /** Let the client work with another token or key; what begins in the body goes on with it. */
+  async as(accessToken, body) {
+    // `configure` would not do: clients of 3.3 hear it only once.
+    return await this.sdk.auth.withAuth({ accessToken, baseURL: this.url }, body);
   }
 
   /** One request to the gateway, past the client. */
@@ -69,6 +70,17 @@ export class Stage {
     await this.request("POST", `/realtime/v1/streams/${run}/self/${key}`, lines);
   }
 
+  /** Expect a call of the client to fail with this HTTP status. */
+  async fails(status, call) {
+    await assert.rejects(
+      async () => await call(),
+      (error) => {
+        assert.equal(error.status, status, String(error));
+        return true;
+      },
+    );
+  }
+
   /** Ask whoever started this process for something, such as "restart the gateway". */
   async ask(what) {
     const line = new Promise((resolve) => {
@@ -80,6 +92,22 @@ export class Stage {
     });
     process.stdout.write(`${JSON.stringify({ ask: what })}\n`);
     assert.equal(await line, "done");
+  }
+
+  /** The statuses of all answers from now on to requests whose address contains this. */
+  watchRequests(part) {
+    const statuses = [];
+    const plainFetch = globalThis.fetch;
+    globalThis.fetch = async (input, init) => {
+      const answer = await plainFetch(input, init);
+      if (String(input.url ?? input).includes(part)) statuses.push(answer.status);
+      return answer;
+    };
+    return statuses;
+  }
+
+  async pause(milliseconds) {
+    await new Promise((resolve) => setTimeout(resolve, milliseconds));
   }
 
   /** Read from an iterator until something comes that fits; give all that came. */

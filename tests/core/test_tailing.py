@@ -1,0 +1,374 @@
+"""The tailer's machine: every state and event, and a world that tries to make it oversleep."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from runcast.core.position import Position
+from runcast.core.tailing import Pace, State, Step, Tailing
+
+PACE = Pace()
+NOWHERE = float("inf")
+
+
+def at(xmax: int, *in_flight: int) -> Position:
+    return Position(1, xmax, in_flight)
+
+
+def lost() -> Tailing:
+    return Tailing()
+
+
+def reading() -> Tailing:
+    machine = lost()
+    machine.receive_connected(0.0)
+    return machine
+
+
+def arming() -> Tailing:
+    machine = reading()
+    for _ in range(PACE.empty_reads):
+        machine.receive_window(0, at(10), 0.0)
+    return machine
+
+
+def watching() -> Tailing:
+    """Waits for transaction 8, which was in flight when the bell was armed."""
+    machine = arming()
+    machine.receive_armed(at(10, 8), lapsed=True, now=0.0)
+    return machine
+
+
+def sleeping() -> Tailing:
+    machine = watching()
+    machine.receive_window(0, at(10), 0.0)
+    return machine
+
+
+STATES: dict[State, Callable[[], Tailing]] = {
+    State.LOST: lost,
+    State.READING: reading,
+    State.ARMING: arming,
+    State.WATCHING: watching,
+    State.SLEEPING: sleeping,
+}
+EVENTS: dict[str, Callable[[Tailing], None]] = {
+    "connected": lambda machine: machine.receive_connected(0.1),
+    "lost": lambda machine: machine.receive_lost(),
+    "bell": lambda machine: machine.receive_bell(0.1),
+    "found": lambda machine: machine.receive_window(3, at(11), 0.1),
+    "empty, one still in flight": lambda machine: machine.receive_window(0, at(11, 8), 0.1),
+    "empty, all ended": lambda machine: machine.receive_window(0, at(11), 0.1),
+    "armed": lambda machine: machine.receive_armed(at(11, 9), lapsed=False, now=0.1),
+    "armed, had lapsed": lambda machine: machine.receive_armed(at(11, 9), lapsed=True, now=0.1),
+}
+BUSY = 0.1 + PACE.busy
+# Of every state and event: the next state, and when it is looked at again.
+TABLE: dict[str, dict[State, tuple[State, float]]] = {
+    "connected": {state: (State.READING, 0.1) for state in State},
+    "lost": {state: (State.LOST, NOWHERE) for state in State},
+    "bell": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.READING, 0.0),
+        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.WATCHING: (State.WATCHING, 0.1),
+        State.SLEEPING: (State.READING, 0.1),
+    },
+    "found": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.READING, BUSY),
+        State.ARMING: (State.READING, BUSY),
+        State.WATCHING: (State.READING, BUSY),
+        State.SLEEPING: (State.READING, BUSY),
+    },
+    "empty, one still in flight": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.READING, 0.1 + PACE.busy * 2),
+        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.WATCHING: (State.WATCHING, 0.1 + PACE.watch * 1.5),
+        State.SLEEPING: (State.SLEEPING, 0.1 + PACE.recheck),
+    },
+    "empty, all ended": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.READING, 0.1 + PACE.busy * 2),
+        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.WATCHING: (State.SLEEPING, PACE.recheck),
+        State.SLEEPING: (State.SLEEPING, 0.1 + PACE.recheck),
+    },
+    "armed": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.READING, 0.0),
+        State.ARMING: (State.WATCHING, 0.1),
+        State.WATCHING: (State.WATCHING, 0.0),
+        State.SLEEPING: (State.SLEEPING, PACE.recheck),
+    },
+    "armed, had lapsed": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.READING: (State.WATCHING, 0.1),
+        State.ARMING: (State.WATCHING, 0.1),
+        State.WATCHING: (State.WATCHING, 0.1),
+        State.SLEEPING: (State.WATCHING, 0.1),
+    },
+}
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("event", list(EVENTS))
+def test_every_event_in_every_state(state: State, event: str) -> None:
+    machine = STATES[state]()
+    assert machine.state is state
+    EVENTS[event](machine)
+    expected, wake_at = TABLE[event][state]
+    assert machine.state is expected
+    assert machine.wake_at == pytest.approx(wake_at)
+
+
+@pytest.mark.parametrize(
+    ("state", "now", "step"),
+    [
+        (State.LOST, 1e9, Step.WAIT),
+        (State.READING, -0.1, Step.WAIT),
+        (State.READING, 0.0, Step.READ),
+        (State.ARMING, 0.0, Step.ARM),
+        (State.WATCHING, 0.0, Step.READ),
+        (State.WATCHING, -0.1, Step.WAIT),
+        (State.WATCHING, PACE.recheck, Step.ARM),
+        (State.SLEEPING, 0.9, Step.WAIT),
+        (State.SLEEPING, PACE.recheck, Step.ARM),
+    ],
+)
+def test_the_next_step(state: State, now: float, step: Step) -> None:
+    assert STATES[state]().next_step(now) is step
+
+
+class TestPace:
+    def test_busy_reads_follow_each_other_closely(self) -> None:
+        machine = reading()
+        for now in (1.0, 2.0, 3.0):
+            machine.receive_window(5, at(10), now)
+            assert machine.wake_at == pytest.approx(now + PACE.busy)
+
+    def test_empty_reads_come_less_often_and_then_the_bell_is_armed(self) -> None:
+        machine = reading()
+        waits = []
+        while machine.state is State.READING:
+            machine.receive_window(0, at(10), 0.0)
+            waits.append(machine.wake_at)
+        assert waits == pytest.approx([PACE.busy * 2, PACE.busy * 4, PACE.busy * 8])
+        assert machine.state is State.ARMING
+
+    def test_something_found_begins_the_count_anew(self) -> None:
+        machine = reading()
+        machine.receive_window(0, at(10), 0.0)
+        machine.receive_window(0, at(10), 0.0)
+        machine.receive_window(1, at(10), 0.0)
+        machine.receive_window(0, at(10), 0.0)
+        assert machine.state is State.READING
+        assert machine.wake_at == pytest.approx(PACE.busy * 2)
+
+    def test_a_transaction_held_open_is_watched_ever_more_slowly(self) -> None:
+        machine = watching()
+        waits = []
+        for _ in range(12):
+            machine.receive_window(0, at(20, 8), 0.0)
+            waits.append(machine.wake_at)
+        assert waits == sorted(waits)
+        assert waits[-1] == pytest.approx(PACE.watch_longest)
+
+    def test_other_transactions_are_not_waited_for(self) -> None:
+        machine = watching()
+        machine.receive_window(0, at(20, 12, 15), 0.0)
+        assert machine.state is State.SLEEPING
+
+
+class TestMisses:
+    def test_a_recheck_that_finds_what_no_bell_told_is_counted(self) -> None:
+        machine = sleeping()
+        machine.receive_window(1, at(12), 1.0)
+        machine.next_step(1.0 + PACE.recheck)
+        assert machine.misses == 0
+        machine.next_step(1.1 + PACE.recheck)
+        machine.next_step(9.0)
+        assert machine.misses == 1
+
+    def test_a_bell_that_comes_a_little_later_is_none(self) -> None:
+        machine = sleeping()
+        machine.receive_window(1, at(12), 1.0)
+        machine.receive_bell(1.2)
+        machine.next_step(9.0)
+        assert machine.misses == 0
+
+    def test_a_bell_before_the_read_is_none(self) -> None:
+        machine = sleeping()
+        machine.receive_bell(1.0)
+        machine.receive_window(1, at(12), 1.1)
+        machine.next_step(9.0)
+        assert machine.misses == 0
+
+    def test_what_is_found_while_awake_is_none(self) -> None:
+        machine = watching()
+        machine.receive_window(1, at(12), 1.0)
+        machine.next_step(9.0)
+        assert machine.misses == 0
+
+    def test_a_bell_that_was_lost_with_the_connection_is_none(self) -> None:
+        machine = sleeping()
+        machine.receive_window(1, at(12), 1.0)
+        machine.receive_lost()
+        machine.receive_connected(5.0)
+        machine.next_step(9.0)
+        assert machine.misses == 0
+
+
+@given(
+    st.sampled_from(list(State)),
+    st.lists(st.sampled_from(list(EVENTS)), max_size=12),
+)
+def test_wherever_it_stands_it_reads_again_within_a_bounded_time(
+    state: State, events: list[str]
+) -> None:
+    machine = STATES[state]()
+    for event in events:
+        EVENTS[event](machine)
+    now = 0.2
+    for _ in range(10):
+        match machine.next_step(now):
+            case Step.READ:
+                break
+            case Step.ARM:
+                machine.receive_armed(at(20), lapsed=False, now=now)
+            case Step.WAIT:
+                if machine.state is State.LOST:
+                    return
+                assert machine.wake_at <= now + PACE.recheck
+                now = machine.wake_at
+    else:
+        pytest.fail("it did not read")
+    assert now <= 0.2 + PACE.recheck
+
+
+class Oversleeping(RuleBasedStateMachine):
+    """
+    Writers, the bell, and a tailer that does what its machine says and takes its time for it.
+
+    Writers look at the bell when they write and ring when they commit, as the trigger does. Going
+    by Postgres, setting a sequence takes a transaction number, so that a snapshot after it lists
+    every transaction that wrote before.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.next_number = 100
+        self.completed = 99
+        self.running: dict[int, bool] = {}  # transaction: whether it will ring
+        self.committed: set[int] = set()
+        self.armed_until = 0.0
+        self.position = self.snapshot()
+        self.machine = Tailing()
+        self.unheard: dict[int, float] = {}  # committed and not read yet: since when
+        self.before_arming: set[int] = set()
+        self.stalled = False
+
+    @initialize()
+    def connect(self) -> None:
+        self.machine.receive_connected(self.now)
+
+    def snapshot(self) -> Position:
+        xmax = self.completed + 1
+        return Position(1, xmax, tuple(sorted(n for n in self.running if n < xmax)))
+
+    # -- writers --------------------------------------------------------------------------------
+
+    @rule()
+    def write(self) -> None:
+        self.running[self.next_number] = self.now < self.armed_until
+        self.next_number += 1
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), commits=st.booleans())
+    def end(self, data: st.DataObject, commits: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.running)))
+        rings = self.running.pop(number)
+        self.completed = max(self.completed, number)
+        if commits:
+            self.committed.add(number)
+            self.unheard[number] = self.now
+            if rings:
+                self.machine.receive_bell(self.now)
+
+    # -- the tailer -----------------------------------------------------------------------------
+
+    @rule(late=st.floats(0, 0.2))
+    def follow(self, late: float) -> None:
+        """Do the next step, a little late."""
+        match self.machine.next_step(self.now):
+            case Step.WAIT:
+                self.pass_time(max(0.0, self.machine.wake_at - self.now) + late)
+            case Step.ARM:
+                lapsed = self.armed_until < self.now
+                self.armed_until = self.now + PACE.armed
+                self.completed = self.next_number
+                self.next_number += 1
+                if self.machine.state is State.ARMING or lapsed:
+                    self.before_arming = set(self.running)
+                self.machine.receive_armed(self.snapshot(), lapsed=lapsed, now=self.now)
+                self.stalled = False
+            case Step.READ:
+                here = self.snapshot()
+                found = {n for n in self.committed if here.sees(n) and not self.position.sees(n)}
+                self.position = here
+                self.pass_time(late / 4)
+                for number in found:
+                    del self.unheard[number]
+                self.machine.receive_window(len(found), here, self.now)
+
+    @rule(rechecks=st.integers(0, 4))
+    def fall_asleep(self, rechecks: int) -> None:
+        """Nobody else does anything until the tailer sleeps, and for some time after that."""
+        for _ in range(40):
+            if self.machine.state is State.SLEEPING or any(self.running.values()):
+                break
+            self.follow(0.0)
+        for _ in range(3 * rechecks):  # each arms, reads and waits
+            self.follow(0.01)
+
+    @precondition(lambda self: self.machine.state is State.SLEEPING)
+    @rule(seconds=st.floats(PACE.armed, PACE.armed + 3))
+    def stall(self, seconds: float) -> None:
+        """The tailer does nothing for so long that the bell lapses."""
+        self.pass_time(seconds)
+        self.stalled = True
+
+    @rule(seconds=st.floats(0.001, 0.3))
+    def wait(self, seconds: float) -> None:
+        """Time passes for writers while the tailer waits for its own."""
+        if self.machine.next_step(self.now) is Step.WAIT:
+            self.pass_time(min(seconds, max(0.0, self.machine.wake_at - self.now)))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    # -- what must hold -------------------------------------------------------------------------
+
+    @invariant()
+    def it_never_sleeps_while_somebody_may_commit_without_ringing(self) -> None:
+        if self.machine.state is State.SLEEPING and not self.stalled:
+            assert not self.before_arming & set(self.running)
+            assert all(self.running.values()), "a writer found the bell unarmed"
+
+    @invariant()
+    def nothing_waits_for_a_recheck(self) -> None:
+        """What was committed is being read for, or a bell told of it."""
+        if self.machine.state is State.SLEEPING and not self.stalled:
+            assert not self.unheard
+
+    @invariant()
+    def nothing_is_missed(self) -> None:
+        assert self.machine.misses == 0
+
+
+Oversleeping.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
+TestOversleeping = Oversleeping.TestCase
