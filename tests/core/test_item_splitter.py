@@ -1,5 +1,7 @@
 """Lines of items, however the body is cut, and what is known of those that are too large."""
 
+import itertools
+
 import orjson
 import pytest
 from hypothesis import given, strategies as st
@@ -13,7 +15,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes | OversizedItem]:
     splitter = ItemSplitter(MAX)
     found: list[bytes | OversizedItem] = []
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         found += splitter.receive(data[start:end])
     return [*found, *splitter.finish()]
 
@@ -42,6 +44,7 @@ def test_lines_do_not_depend_on_how_the_body_is_cut(lines: list[bytes], cuts: li
         (b'{"payload":{"index":1,"task":"a"},"index":2', None),
         (b'{"index":-1,"task":"a",', None),
         (b'{"index":1,"task":"a', None),
+        (rb'{"index":1,"task":"\x",', None),
         (b"\xff\xff", None),
     ],
 )

@@ -11,16 +11,25 @@ from hypothesis import given, strategies as st
 
 from runcast.core.lifecycle import (
     changes_for_cancel,
+    changes_for_debounce,
     changes_for_metadata,
     changes_for_patch,
+    changes_for_reschedule,
     changes_for_tags_added,
 )
 from runcast.core.metadata import parse_operations
+from runcast.core.new_run import Debounce, NewRun
 from runcast.core.run import Run
 from runcast.core.run_patch import PATCH_FIELDS
 from runcast.core.status import FINAL_STATUSES, RAW_STATUSES, may_move
 from runcast.core.tags import parse_tags
-from runcast.errors import IllegalTransition, InvalidBody, PayloadTooLarge, Unprocessable
+from runcast.errors import (
+    IllegalTransition,
+    InvalidBody,
+    NotDelayed,
+    PayloadTooLarge,
+    Unprocessable,
+)
 from tests.support.runs import CREATED_AT, make_run
 
 NOW = CREATED_AT + timedelta(seconds=90)
@@ -404,3 +413,71 @@ def test_after_any_patches_a_run_is_consistent_and_patching_again_is_no_change(
         assert finished_at in (None, run.completed_at)
         assert run.usage_duration_ms >= 0
         assert changes_for_patch(run, patch, NOW) == {}
+
+
+@pytest.mark.parametrize("status", sorted(RAW_STATUSES))
+def test_only_a_delayed_run_is_rescheduled(status: str) -> None:
+    run = make_run(status=status)
+    if status == "DELAYED":
+        assert changes_for_reschedule(run, NOW) == {"delay_until": NOW}
+        assert changes_for_reschedule(replace(run, delay_until=NOW), NOW) == {}
+    else:
+        with pytest.raises(NotDelayed, match=status):
+            changes_for_reschedule(run, NOW)
+
+
+def trigger(until: int, *, most: float | None = None, trailing: bool = False) -> NewRun:
+    """One more trigger, that asks for so many seconds after the run's creation."""
+    debounce = Debounce("k", CREATED_AT + timedelta(seconds=until), trailing, most)
+    return NewRun(environment_id="env_1", task="t", payload='"new"', debounce=debounce)
+
+
+def delayed(seconds: int) -> Run:
+    return make_run(status="DELAYED", delay_until=CREATED_AT + timedelta(seconds=seconds))
+
+
+class TestDebounce:
+    def test_a_trigger_pushes_the_run_later_and_never_earlier(self) -> None:
+        later = CREATED_AT + timedelta(seconds=20)
+        assert changes_for_debounce(delayed(10), None, trigger(20)) == {"delay_until": later}
+        assert changes_for_debounce(delayed(30), None, trigger(20)) == {}
+
+    @given(st.integers(1, 50), st.integers(1, 50), st.none() | st.integers(1, 50))
+    def test_no_trigger_is_pushed_past_any_limit(
+        self, until: int, first: int, second: int | None
+    ) -> None:
+        limit = CREATED_AT + timedelta(seconds=first)
+        changes = changes_for_debounce(delayed(1), limit, trigger(until, most=second))
+        allowed = min(first, first if second is None else second)
+        if until > allowed:
+            assert changes is None
+        else:
+            assert changes is not None
+            known = changes.get("debounce_until", limit)
+            assert known == CREATED_AT + timedelta(seconds=allowed)
+
+    def test_only_a_trailing_trigger_brings_its_data(self) -> None:
+        assert changes_for_debounce(delayed(30), None, trigger(20, trailing=True)) == {
+            "payload": '"new"'
+        }
+        full = replace(
+            trigger(20, trailing=True),
+            payload=None,
+            payload_type="text/plain",
+            metadata='{"a":1}',
+            tags=("x",),
+            max_attempts=3,
+            max_duration_seconds=1.5,
+            machine="micro",
+        )
+        changes = changes_for_debounce(replace(delayed(30), payload='"old"'), None, full)
+        assert changes == {
+            "payload": None,
+            "payload_type": "text/plain",
+            "metadata": '{"a":1}',
+            "seed_metadata": '{"a":1}',
+            "tags": ("x",),
+            "max_attempts": 3,
+            "max_duration_seconds": 1.5,
+            "machine": "micro",
+        }

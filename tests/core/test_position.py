@@ -7,6 +7,7 @@ from hypothesis import example, given, strategies as st
 
 from runcast.core.position import Position, parse_cursor
 from runcast.errors import InvalidCursor
+import contextlib
 
 BIGGEST = (1 << 63) - 1
 TWO_TO_63 = (*[0x80] * 9, 0x01)
@@ -58,12 +59,8 @@ class TestParsing:
     @example("é")
     @example("\ud800")
     def test_any_text_is_a_cursor_or_an_invalid_cursor(self, text: str) -> None:
-        try:
-            position = parse_cursor(text)
-        except InvalidCursor as error:
-            assert "leave it out" in error.message
-        else:
-            assert position.cursor() == text
+        with contextlib.suppress(InvalidCursor):
+            assert parse_cursor(text).cursor() == text
 
     @given(st.binary(max_size=40))
     def test_so_are_any_bytes_in_base64(self, data: bytes) -> None:
@@ -109,10 +106,8 @@ class TestParsing:
     ) -> None:
         cursor = position.cursor()
         cut = cursor[: data.draw(st.integers(0, len(cursor) - 1))]
-        try:
+        with contextlib.suppress(InvalidCursor):
             assert parse_cursor(cut) != position
-        except InvalidCursor:
-            pass
 
 
 class TestFromSnapshot:

@@ -81,9 +81,7 @@ def test_the_keys_of_a_run_are_distinct_and_of_its_environment(run: RunFacets) -
         (Selector("env_1", batch_id="b", tags=("a",), task="t"), ("env_1", "batch", "b")),
     ],
 )
-def test_the_key_is_of_the_rarest_condition(
-    selector: Selector, key: tuple[str, str, str]
-) -> None:
+def test_the_key_is_of_the_rarest_condition(selector: Selector, key: tuple[str, str, str]) -> None:
     assert selector.index_key == key
 
 
@@ -99,11 +97,18 @@ def test_the_time_of_creation_is_inclusive() -> None:
     assert not Selector("env_1", created_after=20.1).matches(PLAIN)
 
 
-@pytest.mark.parametrize("name", ["run_id", "task", "batch_id"])
-@pytest.mark.parametrize("value", ["", "x" * (MAX_ID_LENGTH + 1), "a\0b", "a\ud800"])
-def test_refuses_ids_that_cannot_be(name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda name: Selector("env_1", run_id=name),
+        lambda name: Selector("env_1", task=name),
+        lambda name: Selector("env_1", batch_id=name),
+    ],
+)
+@pytest.mark.parametrize("name", ["", "x" * (MAX_ID_LENGTH + 1), "a\0b", "a\ud800"])
+def test_refuses_ids_that_cannot_be(ask: Callable[[str], Selector], name: str) -> None:
     with pytest.raises(InvalidSelector):
-        Selector("env_1", **{name: value})
+        ask(name)
 
 
 @pytest.mark.parametrize("tag", ["", "x" * 129, "a\nb", "a\0b", "a\udfff"])

@@ -112,8 +112,8 @@ class TestCatchingUp:
         assert machine.next_read() == Read(at(10), None, 1)
 
     def test_another_subscription_can_go_on_between_two_pages(self) -> None:
+        assert Subscription(since=at(3)).paging is None
         machine = Subscription(since=at(3))
-        assert machine.paging is None
         machine.receive_page([run_frame(1, 5)], at(10), KEY)
         paging = machine.paging
         assert paging == Paging(at(3), at(10), KEY)
@@ -229,7 +229,9 @@ class TestLost:
     def test_says_so_and_begins_with_a_snapshot(self) -> None:
         machine = live(at_position=at(10))
         machine.receive_lost("other_database", "It was restored.")
-        assert machine.frames_to_send(at(3)) == [(Reset("other_database", "It was restored."), None)]
+        assert machine.frames_to_send(at(3)) == [
+            (Reset("other_database", "It was restored."), None)
+        ]
         assert machine.next_read() == Read(None, None, 1)
 
     def test_forgets_what_waits_for_a_slow_reader(self) -> None:
@@ -354,7 +356,9 @@ WRITES: st.SearchStrategy[Write] = st.tuples(
 Event = tuple[str, list[Write]]
 MEANWHILE: st.SearchStrategy[list[Event]] = st.lists(
     st.tuples(
-        st.sampled_from(["write", "write", "write", "follow", "follow", "begin to follow", "pause"]),
+        st.sampled_from(
+            ["write", "write", "write", "follow", "follow", "begin to follow", "pause"]
+        ),
         st.lists(WRITES, min_size=1, max_size=2),
     ),
     max_size=4,
@@ -672,7 +676,7 @@ class ManyRuns(RuleBasedStateMachine):
         self.finish_catching_up()
         assert self.machine.phase is not Phase.CATCHING_UP
         self.check()
-        seen = set()
+        seen: set[str] = set()
         for cursor, runs in reversed(self.client.checkpoints):
             if cursor not in seen and len(seen) < 6:
                 seen.add(cursor)

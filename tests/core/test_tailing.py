@@ -67,8 +67,8 @@ EVENTS: dict[str, Callable[[Tailing], None]] = {
 BUSY = 0.1 + PACE.busy
 # Of every state and event: the next state, and when it is looked at again.
 TABLE: dict[str, dict[State, tuple[State, float]]] = {
-    "connected": {state: (State.READING, 0.1) for state in State},
-    "lost": {state: (State.LOST, NOWHERE) for state in State},
+    "connected": dict.fromkeys(State, (State.READING, 0.1)),
+    "lost": dict.fromkeys(State, (State.LOST, NOWHERE)),
     "bell": {
         State.LOST: (State.LOST, NOWHERE),
         State.READING: (State.READING, 0.0),
@@ -308,7 +308,7 @@ class Oversleeping(RuleBasedStateMachine):
             case Step.WAIT:
                 self.pass_time(max(0.0, self.machine.wake_at - self.now) + late)
             case Step.ARM:
-                lapsed = self.armed_until < self.now
+                lapsed = self.armed_until <= self.now
                 self.armed_until = self.now + PACE.armed
                 self.completed = self.next_number
                 self.next_number += 1

@@ -8,6 +8,7 @@ from runcast.core.scope import compile_scopes
 from runcast.core.selector import Selector
 from runcast.core.view import View
 from tests.support.runs import CREATED_AT, make_run
+import itertools
 
 TAGS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True).map(tuple)
 SCOPES = ["read:tags:a", "read:tags:b", "read:runs:run_1", "read:tasks:hello-world", "read:runs"]
@@ -35,7 +36,7 @@ def histories(draw: st.DrawFn) -> tuple[list[tuple[str, ...] | None], RunChange]
         states.append(None)
     departures = [
         Departure(facets(old), 2 * index, 100 + index, deleted=new is None)
-        for index, (old, new) in enumerate(zip(states, states[1:], strict=False), start=1)
+        for index, (old, new) in enumerate(itertools.pairwise(states), start=1)
         if old is not None and (new is None or not set(old) <= set(new))
     ]
     run = _run(states)

@@ -20,6 +20,7 @@ class CountingStore:
     def __init__(self) -> None:
         self.rings: dict[str, KeyRing] = {}
         self.environments: dict[str, str] = {}
+        self.names: dict[str, str] = {}
         self.readings: list[str] = []
         self.asked = asyncio.Event()
         self.open = asyncio.Event()
@@ -29,6 +30,10 @@ class CountingStore:
         self.readings.append(environment_id)
         await self.open.wait()
         return self.rings.get(environment_id)
+
+    async def read_environment_name(self, environment_id: str) -> str | None:
+        self.readings.append(environment_id)
+        return self.names.get(environment_id)
 
     async def read_environment_id(self, key: str) -> str | None:
         self.readings.append(key)
@@ -131,3 +136,13 @@ async def test_a_store_that_fails_is_asked_again() -> None:
     results = await asyncio.gather(keys.environment_id("key"), return_exceptions=True)
     assert isinstance(results[0], ConnectionError)
     assert await keys.environment_id("key") == "env_1"
+
+
+async def test_names_of_environments_are_remembered_too() -> None:
+    store, clock = CountingStore(), ManualClock()
+    keys = directory(store, clock)
+    assert await keys.environment_name("env_1") == "env_1"
+    clock.time += 1.1
+    store.names["env_1"] = "Production"
+    assert [await keys.environment_name("env_1") for _ in range(2)] == ["Production"] * 2
+    assert store.readings == ["env_1", "env_1"]

@@ -23,7 +23,7 @@ async def test_runs_are_listed_newest_first_with_their_environment(tenant: Tenan
     first, second = await tenant.trigger(), await tenant.trigger(metadata={"$$streams": ["a"]})
     answer = (await tenant.client.get(LIST)).json()
     assert [run["id"] for run in answer["data"]] == [second, first]
-    assert answer["data"][0]["env"]["id"] == tenant.environment_id
+    assert answer["data"][0]["env"] == {"id": tenant.environment_id, "name": "Dev"}
     assert answer["data"][0]["metadata"] == {}
     assert answer["pagination"] == {}
     assert "payload" not in answer["data"][0]

@@ -17,6 +17,8 @@ from tests.support.gateway import API_VERSION, RunningGateway, Tenant, bearing
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 _EXAMPLES = 25
+# These succeed only with values that stand for something, which no schema can say.
+_GUESSED_BY_NOBODY = {"rescheduleRun", "resetIdempotencyKey"}
 _CHECKS = [
     schemathesis.checks.not_a_server_error,
     checks.status_code_conformance,
@@ -52,14 +54,16 @@ async def test_answers_are_as_described(
     batch = await tenant.client.post("/api/v2/tasks/batch", json={"items": [{"task": "t"}]})
     known = {"run": run_id, "batch": batch.json()["id"], "task": "t"}
     known |= {"target": "self", "key": "log"}
+    if operation.name == "readResult":
+        await tenant.patch(run_id, status="COMPLETED")
     statuses = await anyio.to_thread.run_sync(
         _examine, gateway.url, tenant.key, operation, mode, known
     )
     # A test in which nothing ever succeeds, or nothing is ever refused, would show little.
-    if mode is GenerationMode.POSITIVE:
+    if mode is GenerationMode.NEGATIVE:
+        assert statuses & {400, 404, 422}, statuses
+    elif operation.name not in _GUESSED_BY_NOBODY:
         assert statuses & operation.answers.keys(), statuses
-    else:
-        assert statuses & {400, 404}, statuses
 
 
 def _examine(

@@ -151,7 +151,7 @@ async def test_an_item_that_is_too_large_becomes_a_failed_run(database_url: str)
     [
         (lines([item(3)]), 422),
         (lines([item(-1)]), 422),
-        (lines([item(0, index="0")]), 422),
+        (lines([{"index": "0", "task": "a"}]), 422),
         (lines([{"index": 0}]), 422),
         (lines([item(0, options={"delay": "soon"})]), 422),
         (lines([item(0, options={"metadata": {"m": "x" * 300_000}})]), 422),

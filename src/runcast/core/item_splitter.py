@@ -25,7 +25,10 @@ class OversizedItem:
         match = _HEAD.match(self.head.decode(errors="replace"))
         if match is None:
             return None
-        task = orjson.loads(match["task"] or match["task_2"])
+        try:
+            task = orjson.loads(match["task"] or match["task_2"])
+        except orjson.JSONDecodeError:
+            return None
         return int(match["index"] or match["index_2"]), task
 
 

@@ -162,8 +162,7 @@ class Tailing:
 
     def _all_ended(self, position: Position) -> bool:
         """Tell whether every transaction in flight at the arming is over by this position."""
-        if self._in_flight is None:
-            return True
+        assert self._in_flight is not None
         running = set(position.in_flight)
         return position.xmax >= self._in_flight.xmax and running.isdisjoint(
             self._in_flight.in_flight

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from runcast.core.chunk import StreamMove, StreamName
@@ -69,6 +69,7 @@ class Hub:
         self._wheel = Wheel(clock)
         self._someone_left = asyncio.Event()
         self._began = asyncio.Event()
+        self._drain_calls: set[Callable[[], None]] = set()
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -83,6 +84,8 @@ class Hub:
         Bounded: whoever has not gone a little after the drain time is dropped.
         """
         self.draining = True
+        for call in list(self._drain_calls):
+            call()
         loop = asyncio.get_running_loop()
         # A few go at once; many are spread, so that those who take them over are not flooded.
         spread = min(self.limits.drain_seconds, len(self.connections) / _DRAINED_A_SECOND)
@@ -99,6 +102,15 @@ class Hub:
         for session in list(self._sessions):
             session.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def told_of_drain(self, call: Callable[[], None]) -> Iterator[None]:
+        """Have this called when a drain begins, for those that are no connections of the hub."""
+        self._drain_calls.add(call)
+        try:
+            yield
+        finally:
+            self._drain_calls.discard(call)
 
     async def _deserted(self) -> None:
         """Wait until the last connection is gone."""

@@ -61,7 +61,7 @@ class HandoverOutlet(asyncio.Protocol):
 
     def finish(self, code: int, reason: str) -> None:
         self._transport.write(LAST_CHUNK)
-        self._transport.close()
+        asyncio.get_running_loop().call_soon(self._transport.close)
 
     def abort(self) -> None:
         drop(self._transport)

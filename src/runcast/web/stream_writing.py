@@ -18,11 +18,13 @@ from runcast.core.packet import checked_text
 from runcast.core.run import Run
 from runcast.errors import (
     BackendError,
+    Draining,
     InvalidParameter,
     NotFound,
     PayloadTooLarge,
     StreamClosed,
 )
+from runcast.hub.hub import Hub
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.request_body import read_bytes
 from runcast.web.responses import json_response
@@ -185,19 +187,38 @@ async def _store(call: Call, name: StreamName, chunks: list[NewChunk]) -> None:
 async def _pieces(call: Call) -> AsyncIterator[bytes | None]:
     """The body as it arrives; None at its end. A broken connection ends it without."""
     stream = call.request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(_IDLE_SECONDS):
-                data = await anext(stream, None)
-        except TimeoutError:
-            raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
-        except ClientDisconnect:
-            return
-        if data is None:
-            yield None
-            return
-        if data:
-            yield data
+    hub = call.services.hub
+    waits: set[asyncio.Timeout] = set()
+
+    def stop_waiting() -> None:
+        for wait in waits:
+            if not wait.expired():
+                wait.reschedule(asyncio.get_running_loop().time())
+
+    with hub.told_of_drain(stop_waiting):
+        while True:
+            _refuse_when_draining(hub)
+            try:
+                async with asyncio.timeout(_IDLE_SECONDS) as wait:
+                    waits.add(wait)
+                    data = await anext(stream, None)
+            except TimeoutError:
+                _refuse_when_draining(hub)
+                raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
+            except ClientDisconnect:
+                return
+            finally:
+                waits.clear()
+            if data is None:
+                yield None
+                return
+            if data:
+                yield data
+
+
+def _refuse_when_draining(hub: Hub) -> None:
+    if hub.draining:
+        raise Draining("This gateway is going away; ask another one how far you have come.")
 
 
 async def _hold_open(call: Call, name: StreamName, presence: str) -> None:

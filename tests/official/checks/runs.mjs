@@ -64,3 +64,15 @@ check("errors have the status that the gateway gave", async (t) => {
     await t.fails(401, () => t.sdk.runs.retrieve("run_none"));
   });
 });
+
+check.v4("tasks.batchTrigger of 4 gives a batch that can be followed", async (t) => {
+  const batch = await t.sdk.tasks.batchTrigger("hello", [{ payload: 1 }, { payload: 2 }]);
+  t.assert.match(batch.batchId, /^batch_/);
+  t.assert.equal(batch.runCount, 2);
+  await t.as(batch.publicAccessToken, async () => {
+    const runs = iterate(t.sdk.runs.subscribeToBatch(batch.batchId));
+    const payloads = new Map();
+    await t.until(runs, (run) => payloads.set(run.id, run.payload).size === 2, "both runs");
+    t.assert.deepEqual([...payloads.values()].sort(), [1, 2]);
+  });
+});

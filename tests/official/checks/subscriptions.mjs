@@ -130,8 +130,7 @@ check("runs.subscribeToBatch shows each run of a batch", async (t) => {
   await t.until(runs, (run) => run.id === batch.runs[1].id && isFinal(run));
 });
 
-check("skipColumns leaves columns out", async (t) => {
-  if (t.isOld) return; // it has no such option
+check.v4("skipColumns leaves columns out", async (t) => {
   const id = await t.trigger("hello", { payload: { big: true } });
   const options = { skipColumns: ["payload"] };
   const [run] = await t.until(iterate(t.sdk.runs.subscribeToRun(id, options)), () => true);
