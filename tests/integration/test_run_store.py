@@ -474,7 +474,7 @@ class TestUpdate:
 class TestDescendants:
     async def test_unfinished_ones_below_finished_ones(self, store: PostgresRunStore) -> None:
         root = await create(store)
-        done = await create(store, parent_id=root.id, status="CANCELED")
+        done = await create(store, parent_id=root.id, status="CRASHED")
         below = await create(store, parent_id=done.id)
         direct = await create(store, parent_id=root.id)
         found = await store.read_descendant_ids("env_a", root.id)

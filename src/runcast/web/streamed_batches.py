@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, Field, StrictInt, ValidationError
+from pydantic import BaseModel, Field, StrictBool, StrictInt, ValidationError
 from starlette.responses import Response
 
 from runcast.core.batch import Batch, NewBatch, failed_item
@@ -49,10 +49,10 @@ class StreamedBatch(BaseModel):
 
     runCount: Annotated[StrictInt, Field(ge=1, le=_MAX_RUNS)]
     taskIdentifiers: list[ShortText] | None = Field(
-        default=None, max_length=_MAX_RUNS, description="The tasks of its items."
+        default=None, description="The tasks of its items."
     )
     parentRunId: ShortText | None = None
-    resumeParentOnCompletion: bool | None = None
+    resumeParentOnCompletion: StrictBool | None = None
     idempotencyKey: Text | None = Field(
         default=None, description="Two batches of the same tasks with one key are one, for a day."
     )
