@@ -111,6 +111,21 @@ async def test_reading_begins_where_it_is_told(client: AsyncClient) -> None:
             client.streams.read(run.id, "llm", wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("existing", [0, 3])
+async def test_reading_from_the_latest_misses_nothing_if_the_connection_breaks_at_once(
+    client: AsyncClient, gateway: RestartableGateway, existing: int
+) -> None:
+    async with client.runs.start("chat") as run:
+        await run.pipe("llm", list(range(existing)))
+        latest = client.streams.read(run.id, "llm", "latest").events()
+        assert isinstance(await anext(latest), UpToDate)
+        await gateway.stop()
+        await gateway.start()
+        await run.pipe("llm", [existing])
+        part = await anext(event async for event in latest if isinstance(event, Part))
+        assert (part.offset, part.value) == (existing, existing)
+
+
 async def test_parts_that_are_gone_are_told(client: AsyncClient) -> None:
     async with client.runs.start("chat") as run:
         await run.pipe("llm", ["a", "b"])

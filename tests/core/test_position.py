@@ -1,13 +1,13 @@
 """Positions and cursors: round trips, damage, and a model of what snapshots see."""
 
 import base64
+import contextlib
 
 import pytest
 from hypothesis import example, given, strategies as st
 
 from runcast.core.position import Position, parse_cursor
 from runcast.errors import InvalidCursor
-import contextlib
 
 BIGGEST = (1 << 63) - 1
 TWO_TO_63 = (*[0x80] * 9, 0x01)

@@ -46,7 +46,8 @@ class TestSse:
         assert event.split(b"\n") == [b"id: 1000-0", b"data: " + text.encode(), b"", b""]
 
     def test_other_frames_are_named_events(self) -> None:
-        assert PLAIN.encode(UpToDate()) == b"event: up-to-date\ndata: {}\n\n"
+        assert PLAIN.encode(UpToDate(0)) == b'event: up-to-date\ndata: {"offset":0}\n\n'
+        assert PLAIN.encode(UpToDate(5)) == b'id: 4\nevent: up-to-date\ndata: {"offset":5}\n\n'
         assert PLAIN.encode(End("closed")) == b'event: end\ndata: {"reason":"closed"}\n\n'
 
     @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ class TestSocket:
         assert rb'"parts":[{"a":"\ud800","b":1}]' in SOCKET.encode(parts(text))
 
     def test_other_frames_carry_their_data_under_their_name(self) -> None:
-        assert message(UpToDate()) == {"type": "up-to-date", "id": "s"}
+        assert message(UpToDate(5)) == {"type": "up-to-date", "id": "s", "offset": 5}
         assert message(End("closed"))["end"] == {"reason": "closed"}
         assert message(Reset("ahead", "m"))["reset"] == {"reason": "ahead", "message": "m"}
         assert message(Problem("not_found", "m"))["problem"]["code"] == "not_found"

@@ -26,7 +26,7 @@ def live(offset: int, *, run_over: bool = False) -> StreamSubscription:
     machine = StreamSubscription(offset=offset)
     machine.run_over = run_over
     machine.receive_page((), StreamState(next_index=offset, has_open_writers=True))
-    assert sent(machine) == [UpToDate()]
+    assert sent(machine) == [UpToDate(offset)]
     return machine
 
 
@@ -37,7 +37,7 @@ class TestReading:
         assert (machine.phase, machine.offset) == (Phase.READING, 3)
         machine.receive_page(chunks(3, 4), StreamState(next_index=4))
         assert (machine.phase, machine.offset) == (Phase.LIVE, 4)
-        assert sent(machine) == [[1, 2], [3], UpToDate()]
+        assert sent(machine) == [[1, 2], [3], UpToDate(4)]
 
     def test_live_chunks_are_not_taken_while_reading(self) -> None:
         machine = StreamSubscription(offset=0)
@@ -49,7 +49,7 @@ class TestReading:
         machine = StreamSubscription(offset=None)
         machine.receive_page((), StreamState(next_index=5))
         machine.receive_live(chunks(5, 6))
-        assert sent(machine) == [UpToDate(), [5]]
+        assert sent(machine) == [UpToDate(5), [5]]
 
     def test_what_is_not_kept_any_more_is_said(self) -> None:
         machine = StreamSubscription(offset=1)
@@ -57,7 +57,7 @@ class TestReading:
         reset, *rest = sent(machine)
         assert isinstance(reset, Reset)
         assert reset.reason == "too_old"
-        assert rest == [[4, 5], UpToDate()]
+        assert rest == [[4, 5], UpToDate(6)]
 
     def test_an_offset_that_the_stream_does_not_reach_reads_it_from_its_start(self) -> None:
         machine = StreamSubscription(offset=9)
@@ -67,7 +67,7 @@ class TestReading:
         reset, *rest = sent(machine)
         assert isinstance(reset, Reset)
         assert reset.reason == "ahead"
-        assert rest == [[0, 1], UpToDate()]
+        assert rest == [[0, 1], UpToDate(2)]
 
     def test_up_to_date_is_said_once(self) -> None:
         machine = live(0)
@@ -117,7 +117,7 @@ class TestEnd:
         machine.receive_page(chunks(0, 1), StreamState(next_index=2, closed=True))
         assert machine.phase is Phase.READING
         machine.receive_page(chunks(1, 2), StreamState(next_index=2, closed=True))
-        assert sent(machine) == [[0], [1], UpToDate(), End("closed")]
+        assert sent(machine) == [[0], [1], UpToDate(2), End("closed")]
         assert machine.over
 
     def test_a_finished_run_ends_its_streams_when_the_writers_are_gone(self) -> None:

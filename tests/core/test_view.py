@@ -1,5 +1,7 @@
 """Views: what a change means to those who may see some runs and not others."""
 
+import itertools
+
 from hypothesis import example, given, strategies as st
 
 from runcast.core.frame import GoneFrame, RunFrame, StateFrame
@@ -8,7 +10,6 @@ from runcast.core.scope import compile_scopes
 from runcast.core.selector import Selector
 from runcast.core.view import View
 from tests.support.runs import CREATED_AT, make_run
-import itertools
 
 TAGS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=3, unique=True).map(tuple)
 SCOPES = ["read:tags:a", "read:tags:b", "read:runs:run_1", "read:tasks:hello-world", "read:runs"]

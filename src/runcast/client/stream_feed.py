@@ -60,7 +60,8 @@ class StreamFeed:
             return {"last-event-id": self._last_id}
         if self.next_offset:
             return {"last-event-id": str(self.next_offset - 1)}
-        return {"x-trigger-stream-start": "latest"} if self._latest else {}
+        latest = self._latest and self.next_offset is None
+        return {"x-trigger-stream-start": "latest"} if latest else {}
 
     def receive(self, event: ServerEvent) -> StreamEvent | None:
         """
@@ -104,6 +105,8 @@ class StreamFeed:
         if isinstance(told, Reset):
             self.next_offset = None
             self._last_id = None
+        if isinstance(told, UpToDate) and self.next_offset is None:
+            self.next_offset = data.get("offset")
         self._ended = self._ended or isinstance(told, End)
         return told
 

@@ -56,7 +56,9 @@ StateFrame = RunFrame | GoneFrame
 
 @dataclass(frozen=True, slots=True)
 class UpToDate:
-    """Everything so far was sent; more will come."""
+    """Everything so far was sent; more will come. In a stream, ``offset`` is that of the next."""
+
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

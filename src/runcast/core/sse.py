@@ -60,7 +60,7 @@ def event_of(frame: Frame) -> tuple[str, dict[str, object]]:
         case GoneFrame():
             return "gone", {"id": frame.run_id, "reason": frame.reason}
         case UpToDate():
-            return "up-to-date", {}
+            return "up-to-date", {} if frame.offset is None else {"offset": frame.offset}
         case Reset():
             return "reset", {"reason": frame.reason, "message": frame.message}
         case End():

@@ -33,7 +33,10 @@ class StreamSseFormat:
             return b"".join(map(_part_event, frame.chunks))
         if self.only_parts and not isinstance(frame, KeepAlive):
             return b""
-        return SseFormat(_NOTHING, False).encode(frame, None)
+        cursor = None
+        if isinstance(frame, UpToDate) and frame.offset:
+            cursor = str(frame.offset - 1)  # so that a reader that got no part yet resumes here
+        return SseFormat(_NOTHING, False).encode(frame, cursor)
 
     def pack(self, events: Iterable[bytes]) -> bytes:
         """Events as they are written to the connection, in one piece."""
@@ -61,7 +64,9 @@ class StreamSocketFormat:
         else:
             name, data = event_of(frame)
             message = {"type": name, "id": self.subscription_id}
-            if not isinstance(frame, UpToDate):
+            if isinstance(frame, UpToDate):
+                message |= data
+            else:
                 message[name] = data
         return orjson.dumps(message) + b"\n"
 

@@ -87,7 +87,7 @@ class StreamSubscription:
             self.phase = Phase.LIVE
             if not self._told_up_to_date:
                 self._told_up_to_date = True
-                self._outgoing.append(UpToDate())
+                self._outgoing.append(UpToDate(self.offset))
             self.receive_state(state)
 
     def receive_live(self, chunks: Sequence[Chunk]) -> None:
