@@ -1,12 +1,14 @@
 """What happens by time: when it happens, that it happens once, whoever goes away."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import httpx
 import orjson
 import pytest
 
@@ -19,6 +21,7 @@ from runcast.postgres.database import Database
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
 from tests.support.eventually import eventually
+from tests.support.gateway_app import running_app
 from tests.support.postgres import RestartablePostgres
 
 MOVES = """
@@ -426,3 +429,27 @@ async def test_only_times_that_are_near_send_a_message(
     await heard.wait()
     assert told == [str(round(due.timestamp() * 1000))]
     await listener.close()
+
+
+async def test_gateways_do_what_is_due_and_their_followers_see_it(database_url: str) -> None:
+    async with (
+        running_app(database_url) as one,
+        running_app(database_url) as two,
+        httpx.AsyncClient(base_url=one.url, headers=one.bearer, trust_env=False) as client,
+        httpx.AsyncClient(base_url=two.url, headers=two.bearer, trust_env=False) as other,
+    ):
+        body = {"options": {"delay": "1s", "ttl": "1s"}}
+        answer = await client.post("/api/v1/tasks/hello/trigger", json=body)
+        run_id = answer.json()["id"]
+        seen: list[str] = []
+        async with (
+            asyncio.timeout(15),
+            other.stream("GET", f"/realtime/v1/runs/{run_id}", timeout=None) as feed,
+        ):
+            async for line in feed.aiter_lines():
+                if line.startswith("data: ") and '"status"' in line:
+                    seen.append(re.findall(r'"status":"(\w+)"', line)[0])
+                    if seen[-1] == "EXPIRED":
+                        break
+    # How many of them there were depends on when the feed began.
+    assert seen == ["DELAYED", "QUEUED", "EXPIRED"][-len(seen) :]

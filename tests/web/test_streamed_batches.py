@@ -208,6 +208,11 @@ async def test_a_bad_batch_is_400(tenant: Tenant, body: dict[str, Any]) -> None:
     assert (await tenant.client.post(OPEN, json=body)).status_code == 400
 
 
+async def test_a_parent_that_does_not_exist_is_404(tenant: Tenant) -> None:
+    body = {"runCount": 1, "parentRunId": "run_nowhere"}
+    assert (await tenant.client.post(OPEN, json=body)).status_code == 404
+
+
 async def test_opening_has_a_limit_of_its_own(tenant: Tenant) -> None:
     body = {"runCount": 1, "taskIdentifiers": ["t" * 500] * 300}
     assert (await tenant.client.post(OPEN, json=body)).status_code == 413

@@ -104,13 +104,18 @@ class StreamedBatches:
 
         None: the batch takes no items any more.
         """
-        indexes = [item.batch_index for item in items]
-        async with self._database.transaction() as transaction:
-            rows = await transaction.fetch(_LOCK_OPEN, environment_id, batch_id)
-            if not rows or rows[0]["status"] != "PENDING":
-                return None
-            texts = [item.to_json() for item in items]
-            return len(await transaction.fetch(_ADD, batch_id, indexes, texts))
+        # In one order, so that those who send the same items wait for each other in a line.
+        written = sorted((item.batch_index, item.to_json()) for item in items)
+        indexes, texts = [index for index, _ in written], [text for _, text in written]
+
+        async def work() -> int | None:
+            async with self._database.transaction() as transaction:
+                rows = await transaction.fetch(_LOCK_OPEN, environment_id, batch_id)
+                if not rows or rows[0]["status"] != "PENDING":
+                    return None
+                return len(await transaction.fetch(_ADD, batch_id, indexes, texts))
+
+        return await self._database.retrying(work)
 
     async def seal_batch(self, environment_id: str, batch_id: str) -> StreamedItems:
         """Seal a batch that has all its items, and tell how far it is."""

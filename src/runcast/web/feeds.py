@@ -22,13 +22,14 @@ from runcast.core.sse import SseFormat
 from runcast.core.subscription import Subscription
 from runcast.core.timespan import parse_duration
 from runcast.core.view import View
-from runcast.errors import InsufficientScope, InvalidParameter, InvalidToken, NotFound
+from runcast.errors import InvalidParameter, InvalidToken, NotFound
 from runcast.hub.audience import AudienceKey, Format
 from runcast.hub.connection import Connection
 from runcast.hub.subscriber import Subscriber
-from runcast.web.bearer import require, require_read
+from runcast.web.bearer import require
 from runcast.web.event_stream import EventStream
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.run_access import readable_run
 from runcast.web.services import Services
 from runcast.web.shapes import ShapeQuery, answer_shape
 
@@ -110,25 +111,6 @@ async def batch_feed(call: Call) -> ASGIApp:
 
 
 # -- what WebSocket subscriptions check as well ---------------------------------------------------
-
-
-async def readable_run(services: Services, grant: Grant, run_id: str) -> Run:
-    """
-    Give the run, if the grant may read it.
-
-    Raises:
-        NotFound: There is none, and the grant would have allowed to read it by its id.
-        InsufficientScope: Otherwise; whoever may not read a run does not learn whether it exists.
-    """
-    run = await services.runs.read_run(grant.environment_id, run_id)
-    if run is not None:
-        require_read(grant, run)
-        return run
-    if not grant.permissions.allows("read", [Resource("runs", run_id)]):
-        raise InsufficientScope(
-            f'The token does not allow this; it would need the scope "read:runs:{run_id}".'
-        )
-    raise NotFound("There is no such run in this environment.")
 
 
 def require_feed(grant: Grant, selector: Selector) -> None:

@@ -17,8 +17,9 @@ from runcast.hub.audience import AudienceKey
 from runcast.hub.connection import Connection
 from runcast.hub.stream_reader import StreamReader
 from runcast.web.event_stream import EventStream
-from runcast.web.feeds import readable_run, refuse_key_in_query
+from runcast.web.feeds import refuse_key_in_query
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.run_access import readable_run
 
 # An id as parts carry it, or a bare offset.
 _CURSOR = re.compile(r"(?:[0-9]{1,19}-)?([0-9]{1,18})")

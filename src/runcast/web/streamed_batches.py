@@ -16,6 +16,7 @@ from runcast.core.packet import MISSING, repaired_json
 from runcast.core.scope import Resource
 from runcast.errors import (
     InvalidBody,
+    NotFound,
     RequestError,
     RequestTimeout,
     Unprocessable,
@@ -87,6 +88,10 @@ async def open_batch(call: Call) -> Response:
         if not tasks:
             require(call.grant, "batchTrigger", *everything)
     await check_parent(call, body.parentRunId)
+    if body.parentRunId is not None:
+        parent = await call.services.runs.read_run(call.environment_id, body.parentRunId)
+        if parent is None:  # said now, not by each run
+            raise NotFound("The parent run does not exist; name a run of this environment.")
     scope = hashlib.sha256(orjson.dumps(tasks)).hexdigest() if tasks else ""
     options = body.model_dump(include={"parentRunId", "resumeParentOnCompletion"})
     new_batch = NewBatch(

@@ -43,11 +43,11 @@ from runcast.web.asgi_outlet import AsgiOutlet
 from runcast.web.feeds import (
     created_after,
     finished_before,
-    readable_run,
     require_feed,
     skipped_columns,
 )
 from runcast.web.handover import EXTENSION
+from runcast.web.run_access import readable_run
 from runcast.web.services import Services
 from runcast.web.stream_reading import first_offset, run_key
 
