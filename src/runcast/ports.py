@@ -167,7 +167,7 @@ class ChunkLog(Protocol):
 
     async def register(self, name: StreamName) -> None:
         """
-        Make a stream known, also on its run's row.
+        Make a stream known, also on its run's row unless it takes input.
 
         Raises:
             NotFound: There is no such run.

@@ -7,6 +7,8 @@ from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge
 
 MAX_KEY_BYTES = 512
 MAX_WRITER_BYTES = 256
+# What clients send to a run is kept in streams of their own; wire/trigger-wire.md 3.7.
+_INPUT_PREFIX = "$trigger.input:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,16 @@ class StreamName:
 
     def __post_init__(self) -> None:
         _check_name("The key of a stream", self.key, MAX_KEY_BYTES)
+
+    @classmethod
+    def of_input(cls, run_id: str, key: str) -> "StreamName":
+        """Name the stream that takes what is sent to a run under a key."""
+        return cls(run_id, f"{_INPUT_PREFIX}{key}")
+
+    @property
+    def announced(self) -> bool:
+        """Whether followers of the run see its key: they would read along, as it were output."""
+        return not self.key.startswith(_INPUT_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,7 +215,9 @@ class Hub:
 
     def tail_of(self, name: StreamName) -> Tail:
         """What a reader of this stream joins."""
-        return self._tails.get(name) or Tail(name, self._chunks, self.limits, self._tails)
+        return self._tails.get(name) or Tail(
+            name, self._chunks, self.limits, self._tails, self._catch_ups
+        )
 
     async def read_run(self, environment_id: str, run_id: str) -> Run | None:
         """The run as it is now, whatever the changefeed has told."""

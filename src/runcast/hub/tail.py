@@ -42,6 +42,7 @@ class Tail:
         "_pulling",
         "_recent",
         "_recheck",
+        "_slots",
         "_tails",
         "heard",
         "name",
@@ -49,13 +50,19 @@ class Tail:
     )
 
     def __init__(
-        self, name: StreamName, log: ChunkLog, limits: Limits, tails: dict[StreamName, "Tail"]
+        self,
+        name: StreamName,
+        log: ChunkLog,
+        limits: Limits,
+        tails: dict[StreamName, "Tail"],
+        slots: asyncio.Semaphore,
     ) -> None:
         self.name = name
         self.readers: dict[StreamReader, None] = {}
         self._log = log
         self._limits = limits
         self._tails = tails
+        self._slots = slots
         self.heard = 0  # how often something was heard of the stream or its run
         self._end: int | None = None  # all live readers have what is below
         self._next_index = 0  # how far the stream is known to be
@@ -122,7 +129,8 @@ class Tail:
                     next_index=self._next_index, closed=self._closed, has_open_writers=True
                 )
                 return ChunkPage(known, state)
-        return await self._read_log(offset or 0, 0 if offset is None else _PAGE_CHUNKS)
+        async with self._slots:  # however many come back at once, some connections stay free
+            return await self._read_log(offset or 0, 0 if offset is None else _PAGE_CHUNKS)
 
     def pull(self) -> None:
         """Read what is new for the live readers, and whether the stream is over."""

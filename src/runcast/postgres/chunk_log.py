@@ -109,7 +109,7 @@ class PostgresChunkLog:
 
     async def register(self, name: StreamName) -> None:
         """
-        Make a stream known, also on its run's row.
+        Make a stream known, also on its run's row unless it takes input.
 
         Raises:
             NotFound: There is no such run.
@@ -406,7 +406,7 @@ class PostgresChunkLog:
             )
             if not rows:
                 raise TooManyStreams(f"A run has at most {self._max_streams} streams.")
-            if name.key not in runs[0]["realtime_streams"]:
+            if name.announced and name.key not in runs[0]["realtime_streams"]:
                 await transaction.fetch(
                     """UPDATE @schema@.runs
                     SET realtime_streams = array_append(realtime_streams, $2) WHERE id = $1""",

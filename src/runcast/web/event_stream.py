@@ -1,6 +1,6 @@
 """Run feeds and streams as a Server-Sent Events response."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from sse_starlette import EventSourceResponse
@@ -41,8 +41,9 @@ class EventStream(EventSourceResponse, Generic[Form]):
         expires_at: float | None,
         allow_handover: bool,
         only_parts: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(_nothing(), ping=0, sep="\n")
+        super().__init__(_nothing(), ping=0, sep="\n", headers=headers)
         self._hub = hub
         self._carry = carry
         self._form = form

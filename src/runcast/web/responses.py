@@ -31,6 +31,7 @@ class ErrorBody(BaseModel):
     code: str = Field(description='Stable; listed in docs/protocol.md under "Errors".')
     param: str | None = Field(default=None, description="Only with 403: what the refusal is about.")
     type: str | None = Field(default=None, description='Only with 403: "authorization".')
+    ok: bool | None = Field(default=None, description="False, where success would say true.")
     errorId: str | None = Field(
         default=None, description="Only with 500: look for it in the server log."
     )
@@ -43,16 +44,21 @@ def json_response(
     return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(
+    error: Exception,
+    headers: Mapping[str, str] | None = None,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> Response:
     """
-    Answer a request that ended with an error.
+    Answer a request that ended with an error; ``more`` goes into the body as well.
 
     Errors that nobody foresaw are logged with their trace under an id, and the client learns the
     id alone.
     """
     if not isinstance(error, GatewayError):
         return _unforeseen(error)
-    body: dict[str, Any] = {"error": error.message, "code": error.code}
+    body: dict[str, Any] = {"error": error.message, "code": error.code, **(more or {})}
     extra = dict(headers or {})
     if error.http_status == 401:
         extra["www-authenticate"] = 'Bearer realm="runcast"'

@@ -11,6 +11,7 @@ from runcast.web import (
     feeds,
     health,
     idempotency_keys,
+    input_streams,
     replay,
     run_list,
     run_metadata,
@@ -52,6 +53,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *tokens.OPERATIONS,
     *feeds.OPERATIONS,
     *stream_reading.OPERATIONS,
+    *input_streams.OPERATIONS,  # before writing, whose paths would fit as well
     *stream_writing.OPERATIONS,
     *health.OPERATIONS,
     Operation(

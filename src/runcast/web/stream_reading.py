@@ -7,6 +7,7 @@ from starlette.types import ASGIApp
 
 from runcast.auth.grant import Grant
 from runcast.core.chunk import StreamName
+from runcast.core.client_version import reads_batches
 from runcast.core.selector import Selector
 from runcast.core.sse import SseFormat
 from runcast.core.stream_format import StreamSseFormat
@@ -24,6 +25,8 @@ from runcast.web.run_access import readable_run
 # An id as parts carry it, or a bare offset.
 _CURSOR = re.compile(r"(?:[0-9]{1,19}-)?([0-9]{1,18})")
 _MAX_TIMEOUT_SECONDS = 600
+# Official clients that do not say how long they wait expect the end after a minute of silence.
+_OFFICIAL_TIMEOUT_SECONDS = 60.0
 # What a reader of a stream needs to hear of the run: not its large fields.
 _RUN_FORM = SseFormat(frozenset({"payload", "output", "metadata"}), False)
 
@@ -42,16 +45,23 @@ class StreamQuery(BaseModel):
 
 async def read_stream(call: Call) -> ASGIApp:
     """Read a stream from where the reader stands, and follow it."""
+    return await follow_stream(call, StreamName(call.path["run"], call.path["key"]))
+
+
+async def follow_stream(call: Call, name: StreamName) -> ASGIApp:
+    """Send a stream to whoever may read its run, in the framing that the client reads."""
     refuse_key_in_query(call)
-    name = StreamName(call.path["run"], call.path["key"])
     headers = call.request.headers
+    only_parts = "trigger-version" in headers
+    batches = reads_batches(headers.get("trigger-version"))
     timeout = _timeout_seconds(headers.get("timeout-seconds"))
+    if timeout is None and only_parts:
+        timeout = _OFFICIAL_TIMEOUT_SECONDS
     begin = headers.get("x-trigger-stream-start") or call.query.begin
     cursor = headers.get("last-event-id") or call.query.cursor
     offset = first_offset(cursor, begin)
     run = await readable_run(call.services, call.grant, name.run_id)
     call.services.hub.admit()
-    only_parts = "trigger-version" in headers
     grant, hub = call.grant, call.services.hub
 
     def carry(connection: Connection, form: SseFormat) -> StreamReader:
@@ -62,7 +72,7 @@ async def read_stream(call: Call) -> ASGIApp:
             "",
             hub.tail_of(name),
             machine,
-            StreamSseFormat(form.chunked, only_parts),
+            StreamSseFormat(form.chunked, only_parts, batches),
             run_key(grant, run.id),
             timeout_seconds=timeout,
         )
@@ -74,6 +84,7 @@ async def read_stream(call: Call) -> ASGIApp:
         expires_at=grant.expires_at,
         allow_handover=call.services.allow_handover,
         only_parts=only_parts,
+        headers={"x-stream-version": "v2" if batches else "v1"} if only_parts else None,
     )
 
 
@@ -114,6 +125,19 @@ def _timeout_seconds(text: str | None) -> float | None:
     return float(text)
 
 
+READING_HEADERS = {
+    "Last-Event-ID": "The id of the last part that was seen, or its offset.",
+    "Timeout-Seconds": "End when no part came for so long, 1 to 600.",
+    "X-Trigger-Stream-Start": "`latest` skips what exists.",
+    "trigger-version": "Version of an official client; from 4.1 on parts come in batches.",
+}
+PARTS = Answer(
+    "Parts, and named events.",
+    None,
+    "text/event-stream",
+    headers={"x-stream-version": "For official clients: v1, or v2 where parts come in batches."},
+)
+
 OPERATIONS = (
     Operation(
         method="GET",
@@ -126,12 +150,8 @@ OPERATIONS = (
         tag="Streams",
         path_parameters={"run": "Id of the run.", "key": "Key of the stream."},
         query=StreamQuery,
-        headers={
-            "Last-Event-ID": "The id of the last part that was seen, or its offset.",
-            "Timeout-Seconds": "End when no part came for so long, 1 to 600.",
-            "X-Trigger-Stream-Start": "`latest` skips what exists.",
-        },
-        answers={200: Answer("Parts, and named events.", None, "text/event-stream")},
+        headers=READING_HEADERS,
+        answers={200: PARTS},
         token_in_query=True,
         errors=(403, 404),
     ),

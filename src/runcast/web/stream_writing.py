@@ -102,6 +102,12 @@ async def append_chunk(call: Call) -> Response:
         text = checked_text("The body", body.decode())
     except UnicodeDecodeError:
         raise InvalidParameter("The body is UTF-8 text.") from None
+    await append_text(call, name, text)
+    return json_response({"ok": True})
+
+
+async def append_text(call: Call, name: StreamName, text: str) -> None:
+    """Append a text as a JSON string; with an ``X-Part-Id`` no more than once."""
     line = orjson.dumps(text)
     if len(line) > call.services.limits.max_chunk_bytes:
         raise PayloadTooLarge(
@@ -112,7 +118,6 @@ async def append_chunk(call: Call) -> Response:
     if part_id is not None:
         chunk = NewChunk(line.decode(), check_writer(f"part:{check_writer(part_id)}"), 0)
     await call.services.chunks.append(name, [chunk])
-    return json_response({"ok": True})
 
 
 async def close_stream(call: Call) -> Response:
@@ -139,9 +144,19 @@ async def _stream(call: Call) -> tuple[StreamName, Run]:
 
 async def _writable_stream(call: Call) -> StreamName:
     name, run = await _stream(call)
+    refuse_finished(run)
+    return name
+
+
+def refuse_finished(run: Run) -> None:
+    """
+    Go on only if streams of the run may still be written to.
+
+    Raises:
+        StreamClosed: The run is finished.
+    """
     if run.finished:
         raise StreamClosed("The run is finished; write before it is, or trigger a new one.")
-    return name
 
 
 async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) -> None:
