@@ -54,13 +54,13 @@ class RunFeed:
         except (KeyError, TypeError) as error:
             raise UnexpectedAnswer(f"The event {event.name[:40]!a} cannot be read.") from error
         if event.id is not None:
-            self.cursor = event.id
+            self.cursor = event.id or None
         return told
 
     def receive_position(self, last_id: str | None) -> None:
         """All events up to this id were received: heartbeats carry newer ones."""
         if last_id is not None:
-            self.cursor = last_id
+            self.cursor = last_id or None
 
     def _read(self, name: str, data: Any) -> RunEvent | None:
         match name:

@@ -77,13 +77,13 @@ class StreamFeed:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UnexpectedAnswer("The gateway sent a part that cannot be read.") from error
         if event.id is not None:
-            self._last_id = event.id
+            self._last_id = event.id or None
         return told
 
     def receive_position(self, last_id: str | None) -> None:
         """All events up to this id were received."""
         if last_id is not None:
-            self._last_id = last_id
+            self._last_id = last_id or None
 
     def _receive_part(self, event: ServerEvent) -> Part | None:
         moment, _, offset_text = (event.id or "").partition("-")

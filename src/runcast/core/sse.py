@@ -45,6 +45,8 @@ class SseFormat:
                 return b": keep-alive\n" + head + b"\n"
             case Reconnect():
                 head += b"retry: %d\n" % frame.delay_ms
+            case Reset():
+                head = b"id: \n"  # the cursor is worth nothing any more: forget it
         name, data = event_of(frame)
         return head + b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"
 

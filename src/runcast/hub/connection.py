@@ -115,7 +115,10 @@ class Connection:
     # -- ends -----------------------------------------------------------------------------------
 
     def expire(self) -> None:
-        """The grant's time is over: say so, and end."""
+        """The grant's time is over: say so, and end; what a reader has not got, it never gets."""
+        if not self.outlet.writable:
+            self.abort("expired")
+            return
         self._say(Expired())
         self._finish("expired", ExpiredToken.close_code, ExpiredToken.code)
 

@@ -162,7 +162,8 @@ def _check_continuable(since: Position, here: Row) -> None:
             "other_database",
             "The cursor is of another database, or of this one before it was restored or promoted.",
         )
-    if since.xmax > _position(here).xmax:
+    # After a crash it is read again from further back: only that tells.
+    if since.incarnation == here["incarnation"] and since.xmax > _position(here).xmax:
         raise PositionLost("ahead", "The cursor is ahead of the database.")
     if here["horizon"] > 0 and not since.sees(here["horizon"]):
         raise PositionLost("too_old", "The cursor is older than what is remembered of departures.")

@@ -79,10 +79,12 @@ _HERE = """
 """
 _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 
+# Setting the value takes a transaction number under the lock of the sequence's page: a writer that
+# looked at the bell before has its number already, and the snapshot that follows lists it.
 # Whether the bell had lapsed is read before it is set again; the order of the two is that of the
 # sub-selects, each of which a volatile function keeps from being moved.
 _ARM = """
-    SELECT armed.before < extract(epoch FROM clock_timestamp()) * 1000 AS lapsed,
+    SELECT armed.before <= extract(epoch FROM clock_timestamp()) * 1000 AS lapsed,
            setval('@schema@.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)
     FROM (SELECT last_value AS before FROM @schema@.bell OFFSET 0) AS armed
 """
@@ -230,19 +232,19 @@ class PostgresTailer:
                 await adopt(patient, schema=self._schema)
             row = await self._fetch_one(connection, _HERE)
         here = Position.from_snapshot(row["database"], row["snapshot"], row["incarnation"])
-        if self._position is None:
-            self._position = here
+        before, self._position = self._position, here
+        if before is None:
             self._on_start(here)
-        elif self._position.database != here.database:
-            self._position = here
+        elif before.database != here.database:
             self._on_restart(
                 here, "other_database", "The database was restored, promoted or exchanged."
             )
-        elif self._position.xmax > here.xmax:
-            self._position = here
-            self._on_restart(here, "ahead", "The database lost what was sent already.")
         else:
-            self._position = self._position.in_incarnation(here.incarnation)
+            before = before.in_incarnation(here.incarnation)
+            if before.xmax > here.xmax:
+                self._on_restart(here, "ahead", "The database lost what was sent already.")
+            else:
+                self._position = before
 
     # -- one window -----------------------------------------------------------------------------
 

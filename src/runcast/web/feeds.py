@@ -22,7 +22,7 @@ from runcast.core.sse import SseFormat
 from runcast.core.subscription import Subscription
 from runcast.core.timespan import parse_duration
 from runcast.core.view import View
-from runcast.errors import InvalidParameter, InvalidToken, NotFound
+from runcast.errors import InvalidParameter, InvalidToken, NotFound, PositionLost
 from runcast.hub.audience import AudienceKey, Format
 from runcast.hub.connection import Connection
 from runcast.hub.subscriber import Subscriber
@@ -76,7 +76,7 @@ async def run_feed(call: Call) -> ASGIApp:
     run = await readable_run(call.services, call.grant, call.path["run"])
     since = _since(call)
     ends = not query.stay
-    if ends and finished_before(run, since, call.services.hub.position):
+    if ends and await finished_before(call.services, run, since):
         return Response(status_code=204)  # what makes an EventSource stop
     selector = Selector(call.environment_id, run_id=run.id)
     return _stream(call, selector, since, ends_with_run=ends)
@@ -130,14 +130,16 @@ def require_feed(grant: Grant, selector: Selector) -> None:
     require(grant, "read", *resources)
 
 
-def finished_before(run: Run, since: Position | None, now: Position) -> bool:
+async def finished_before(services: Services, run: Run, since: Position | None) -> bool:
     """Tell whether whoever stands at ``since`` has seen the end of this run."""
-    return (
-        since is not None
-        and run.finished
-        and since.database == now.database
-        and since.in_incarnation(now.incarnation).sees(run.changed_in)
-    )
+    if since is None or not run.finished:
+        return False
+    selector = Selector(run.environment_id, run_id=run.id)
+    try:
+        page = await services.runs.read_changes(selector, since=since, after=None, limit=1)
+    except PositionLost:
+        return False
+    return not page.changes
 
 
 def created_after(text: str | None, now: float) -> float | None:

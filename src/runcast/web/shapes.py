@@ -154,7 +154,9 @@ async def answer_shape(
         return _must_refetch(shape)
     if shape.handle == shape.query.expired_handle:
         echo = replace(echo, letters=_letters())
-    if shape.waits and (shape.query.live_sse or shape.query.experimental_live_sse):
+    # In the middle of a snapshot, what changed since its first page is found by polls alone.
+    as_stream = shape.query.live_sse or shape.query.experimental_live_sse
+    if shape.waits and as_stream and echo.paging is None:
         return _event_stream(shape, echo)
     return PollAnswer(shape, echo, since=echo.position)
 
@@ -300,12 +302,9 @@ def _event_stream(shape: Shape, echo: Echo) -> ASGIApp:
     """The same messages without end, for clients that ask for ``live_sse``."""
     services = shape.call.services
     form = ShapeFormat(shape.dialect, shape.skip)
-    since = echo.paging.since if echo.paging else echo.position
 
     def carry(connection: Connection, sse: Format) -> Subscriber:
-        machine = Subscription(
-            since=since, paging=echo.paging, max_backlog=services.limits.max_backlog_runs
-        )
+        machine = Subscription(since=echo.position, max_backlog=services.limits.max_backlog_runs)
         key = AudienceKey(shape.view(echo), sse, ends_with_run=False)
         return Subscriber(connection, "", key, machine)
 

@@ -249,7 +249,7 @@ class Socket:
         if asked.run is not None:
             run = await readable_run(services, grant, asked.run)
             ends = not command.stay
-            known_finished = ends and finished_before(run, since, services.hub.position)
+            known_finished = ends and await finished_before(services, run, since)
         else:
             require_feed(grant, selector)
             if asked.batch is not None and (
