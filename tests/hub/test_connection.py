@@ -210,16 +210,24 @@ class TestStalls:
 
     async def test_after_its_end_as_well(self) -> None:
         world = RunHub()
-        client = await world.live(expires_in=5.0)
+        client = await world.live()
         client.outlet.lingers = True
         client.outlet.set_writable(False)
-        world.pass_time(5.0)
-        assert client.outlet.ended == "4001 expired_token"
+        client.connection.drain(100)
+        assert client.outlet.ended == "4054 draining"
         world.pass_time(world.limits.stall_timeout_seconds + 2 * TICK_SECONDS)
         assert client.outlet.ended == "aborted"
         assert world.hub._leaving == set()
         world.pass_time(60.0)
         assert len(world.hub._wheel) == 0
+
+    async def test_one_that_is_behind_gets_nothing_after_its_grant_is_over(self) -> None:
+        world = RunHub()
+        client = await world.live(expires_in=5.0)
+        client.outlet.lingers = True
+        client.outlet.set_writable(False)
+        world.pass_time(5.0)
+        assert client.outlet.ended == "aborted"
 
     async def test_one_that_was_writable_at_its_end_may_not_linger_either(self) -> None:
         world = RunHub()
