@@ -6,19 +6,23 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from runcast.core.tailing import Pace
 from runcast.hub.hub import Hub
+from runcast.objects.local import LocalObjectStore
 from runcast.postgres.adoption import adopt
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.connection import connected
 from runcast.postgres.database import Database
+from runcast.postgres.embedded import default_data_dir
 from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
 from runcast.postgres.tailer import PostgresTailer
+from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
@@ -31,6 +35,7 @@ from runcast.web.websocket import websocket_route
 
 logger = logging.getLogger(__name__)
 
+_BEGIN_ANEW_SECONDS = 1.0
 _BEHIND_SECONDS = 5.0  # a changefeed that read nothing for longer makes the gateway unready
 
 
@@ -101,12 +106,15 @@ class Gateway:
             on_restart=self.hub.restart,
             pace=pace,
         )
+        objects = LocalObjectStore(settings.objects_dir or _default_objects_dir())
         keys = KeyDirectory(
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
         self.services = Services(
             runs=runs,
             chunks=chunks,
+            objects=objects,
+            waitpoints=PostgresWaitpointStore(self._database),
             keys=keys,
             bearer=Bearer(keys, clock=clock),
             hub=self.hub,
@@ -128,9 +136,9 @@ class Gateway:
         await self._database.open()
         self.hub.start()
         self._tasks = [
-            asyncio.create_task(self.tailer.run()),
-            asyncio.create_task(self._janitor.run()),
-            asyncio.create_task(self._scheduler.run()),
+            asyncio.create_task(_for_ever(self.tailer.run)),
+            asyncio.create_task(_for_ever(self._janitor.run)),
+            asyncio.create_task(_for_ever(self._scheduler.run)),
         ]
         return self
 
@@ -195,6 +203,23 @@ class Gateway:
             await verify_schema(connection, schema=self.settings.schema_name)
             if await adopt(connection, schema=self.settings.schema_name):
                 logger.info("this database was not followed before")
+
+
+def _default_objects_dir() -> Path:
+    try:
+        return default_data_dir("objects")
+    except RuntimeError:  # this user has no home
+        return Path("objects")
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Work until cancelled: an error that nobody foresaw is told, and does not end the work."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("a task of the gateway failed, and begins anew")
+        await asyncio.sleep(_BEGIN_ANEW_SECONDS)
 
 
 def _listening(listener: socket.socket) -> Listening:

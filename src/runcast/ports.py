@@ -1,7 +1,9 @@
 """The seams between the gateway and what stands outside it: stores, the changefeed, the clock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from runcast.auth.keys import KeyRing
@@ -13,6 +15,7 @@ from runcast.core.position import Position
 from runcast.core.run import Departure, Run, RunChange, RunFacets
 from runcast.core.run_filter import RunFilter
 from runcast.core.selector import Selector
+from runcast.core.waitpoint import NewWaitpoint, Waitpoint, WaitpointFilter
 
 
 class Clock(Protocol):
@@ -212,6 +215,82 @@ class ChunkLog(Protocol):
 
         A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: its size in bytes, and its content in pieces, to be taken once."""
+
+    content_type: str
+    size: int
+    pieces: AsyncIterator[bytes]
+
+
+class ObjectStore(Protocol):
+    """What is too large for the database: named objects, each environment with its own names."""
+
+    async def write(
+        self, environment_id: str, name: str, content_type: str, pieces: AsyncIterable[bytes]
+    ) -> None:
+        """
+        Store an object, or put it in the place of an older one; all of it or nothing.
+
+        Whatever ``pieces`` raises comes out, and nothing is stored.
+
+        Raises:
+            BackendError: It could not be stored.
+        """
+        ...
+
+    def open(
+        self, environment_id: str, name: str
+    ) -> AbstractAsyncContextManager[StoredObject | None]:
+        """
+        Read an object while the context lasts; None where there is none of this name.
+
+        Raises:
+            BackendError: It could not be read.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WaitpointPage:
+    """One page of a list, newest first; the keys are None where there is no more that way."""
+
+    waitpoints: tuple[Waitpoint, ...]
+    older: PageKey | None
+    newer: PageKey | None
+
+
+class WaitpointStore(Protocol):
+    """Waitpoints. ``now`` is the time by which it is decided what is over."""
+
+    async def create(self, new: NewWaitpoint, *, now: datetime) -> tuple[Waitpoint, bool]:
+        """Create a waitpoint, or find that of its idempotency key; tells whether it was found."""
+        ...
+
+    async def read(self, waitpoint_id: str) -> Waitpoint | None:
+        """A waitpoint of whichever environment; None: there is none."""
+        ...
+
+    async def list_page(
+        self,
+        wanted: WaitpointFilter,
+        *,
+        older_than: PageKey | None,
+        newer_than: PageKey | None,
+        limit: int,
+        now: datetime,
+    ) -> WaitpointPage:
+        """One page of what passes a filter; at most one of both keys is given."""
+        ...
+
+    async def complete(
+        self, waitpoint_id: str, output: str | None, output_type: str, *, now: datetime
+    ) -> bool:
+        """Complete a waitpoint that is still waited for; tells whether it was."""
         ...
 
 

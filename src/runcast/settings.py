@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -148,6 +149,12 @@ class Settings(BaseSettings):
         "1 to 63 of a-z, 0-9 and _, not beginning with a digit or pg_",
         validation_alias=AliasChoices("RUNCAST_SCHEMA"),
     )
+    objects_dir: Path | None = _text(
+        None,
+        "directory for payloads and outputs that are too large for the database; gateways of one "
+        "database share it. If it is not set: objects, where the system or the user keeps data",
+        "a directory",
+    )
     pool_max_connections: int = _count(
         10, "database connections at most, beside the one that follows changes", 1, 1000
     )
@@ -269,6 +276,12 @@ class Settings(BaseSettings):
         "part of a stream read from the database at once",
         4 * _KIB,
         64 * _MIB,
+    )
+    max_object_bytes: int = _count(
+        _DEFAULTS.max_object_bytes,
+        "largest payload or output that is kept as an object",
+        _KIB,
+        16 * 1024 * _MIB,
     )
     default_token_seconds: float = _seconds(
         _DEFAULTS.default_token_seconds, "life of a token that does not say", 1, 3650 * _DAY

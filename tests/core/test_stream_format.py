@@ -10,9 +10,11 @@ from runcast.core.chunk import Chunk, chunk_text
 from runcast.core.frame import End, KeepAlive, Problem, Reset, UpToDate
 from runcast.core.stream_format import StreamSocketFormat, StreamSseFormat, event_id
 from runcast.core.stream_subscription import PartsFrame
+from tests.support.event_stream import parse_events
 
 PLAIN = StreamSseFormat(chunked=False, only_parts=False)
 OFFICIAL = StreamSseFormat(chunked=False, only_parts=True)
+BATCHES = StreamSseFormat(chunked=False, only_parts=True, batches=True)
 SOCKET = StreamSocketFormat("s")
 
 LINES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1)
@@ -24,6 +26,14 @@ def parts(*texts: str, first: int = 0) -> PartsFrame:
 
 def _refuse(name: str) -> None:
     raise ValueError(name)
+
+
+def value_of(text: str) -> Any:
+    """What a chunk means: JSON, or the text itself."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return text
 
 
 def message(frame: PartsFrame | UpToDate | End | Reset | Problem) -> dict[str, Any]:
@@ -66,6 +76,37 @@ class TestSse:
         assert chunked.pack([b"abc", b"de"]) == b"5\r\nabcde\r\n"
 
 
+class TestBatches:
+    """Source: wire/trigger-wire.md 3.6, "v2 framing"."""
+
+    def test_parts_come_in_one_event_that_is_resumed_from_behind_its_last_record(self) -> None:
+        (event,) = parse_events(BATCHES.encode(parts('{"n":1}', "two", '"three"', first=7)))
+        assert (event.name, event.id) == ("batch", "9")
+        records = event.json["records"]
+        assert [record.pop("body") for record in records] == [
+            '{"data":{"n":1},"id":"1007-7"}',
+            '{"data":"two","id":"1008-8"}',
+            '{"data":"three","id":"1009-9"}',
+        ]
+        assert records == [
+            {"seq_num": index, "timestamp": 1000 + index, "headers": []} for index in (7, 8, 9)
+        ]
+
+    @given(st.lists(LINES, min_size=1, max_size=5))
+    def test_every_text_arrives(self, texts: list[str]) -> None:
+        (event,) = parse_events(BATCHES.encode(parts(*texts)))
+        for text, record in zip(texts, event.json["records"], strict=True):
+            assert json.loads(record["body"])["data"] == value_of(text)
+
+    def test_escapes_are_kept_as_they_were_written(self) -> None:
+        (event,) = parse_events(BATCHES.encode(parts(r'"\ud83c\u0000"')))
+        assert event.json["records"][0]["body"] == r'{"data":"\ud83c\u0000","id":"1000-0"}'
+
+    def test_other_frames_are_left_out(self) -> None:
+        assert BATCHES.encode(End("finished")) == b""
+        assert BATCHES.encode(KeepAlive()) == b": keep-alive\n\n"
+
+
 class TestSocket:
     def test_parts_come_together_with_the_place_of_the_first_and_the_cursor_of_the_last(
         self,
@@ -84,12 +125,7 @@ class TestSocket:
 
     @given(LINES)
     def test_any_text_makes_a_message(self, text: str) -> None:
-        (part,) = message(parts(text))["parts"]
-        try:
-            expected = json.loads(text, parse_constant=_refuse)
-        except ValueError:
-            expected = text
-        assert part == expected
+        assert message(parts(text))["parts"] == [value_of(text)]
 
     @pytest.mark.parametrize("escape", [r"\u0000", r"\ud83c\udf31", r"\u2028"])
     def test_escapes_are_kept_as_they_were_written(self, escape: str) -> None:

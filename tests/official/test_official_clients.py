@@ -42,8 +42,9 @@ def all_checks() -> Iterator[Any]:
 class Theatre:
     """A gateway that a check may ask to have restarted, on the same port and database."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, objects_dir: Path) -> None:
         self._database_url = database_url
+        self._objects_dir = objects_dir
         self._stack = AsyncExitStack()
         self._copies = AsyncExitStack()
         self.app: GatewayApp
@@ -52,7 +53,12 @@ class Theatre:
     async def start(self) -> None:
         self._stack = AsyncExitStack()
         self.app = await self._stack.enter_async_context(
-            running_app(self._database_url, port=self._port, poll_hold_seconds=_HOLD_SECONDS)
+            running_app(
+                self._database_url,
+                port=self._port,
+                poll_hold_seconds=_HOLD_SECONDS,
+                objects_dir=self._objects_dir,
+            )
         )
         self._port = self.app.port
 
@@ -121,8 +127,8 @@ def clients(node: Path) -> Path:
 
 
 @pytest.fixture
-async def theatre(database_url: str) -> AsyncIterator[Theatre]:
-    theatre = Theatre(database_url)
+async def theatre(database_url: str, tmp_path: Path) -> AsyncIterator[Theatre]:
+    theatre = Theatre(database_url, tmp_path / "objects")
     await theatre.start()
     yield theatre
     await theatre.close()

@@ -112,4 +112,6 @@ def _parse(lines: list[str]) -> Event:
                 found["retry"] = int(value)
             case _:
                 raise AssertionError(f"not a line of an event stream: {line!r}")
+    if not found["name"] and "data" in found:
+        found["name"] = "message"
     return Event(**found)

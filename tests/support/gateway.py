@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +16,12 @@ from prometheus_client import CollectorRegistry
 from runcast.auth.token import mint_token
 from runcast.core.limits import Limits
 from runcast.hub.hub import Hub
+from runcast.objects.local import LocalObjectStore
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.run_store import PostgresRunStore
+from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
@@ -127,8 +130,13 @@ async def running_gateway(
     limits: Limits | None = None,
     readiness: Readiness | None = None,
     extra_routes: Sequence[Any] = (),
+    objects_dir: Path | None = None,
 ) -> AsyncIterator[RunningGateway]:
-    """Run a gateway on a free port for as long as the context lasts."""
+    """
+    Run a gateway on a free port for as long as the context lasts.
+
+    Without an ``objects_dir`` no object can be stored.
+    """
     limits = limits or Limits(key_cache_seconds=0.0)
     ready = readiness or Readiness(True, {"changefeed": "reading"})
     clock = ShiftedClock()
@@ -142,6 +150,8 @@ async def running_gateway(
     services = Services(
         runs=runs,
         chunks=chunks,
+        objects=LocalObjectStore(objects_dir or Path("/nonexistent/objects")),
+        waitpoints=PostgresWaitpointStore(database),
         keys=keys,
         bearer=Bearer(keys, clock=clock),
         hub=Hub(runs, chunks, clock, limits),

@@ -147,7 +147,14 @@ class StreamFollower:
             name, _, value = line.partition(": ")
             assert name not in fields
             fields[name] = value
-        if "event" in fields:
+        if fields.get("event") == "batch":
+            self.bare = True  # by the number that stands as `id`
+            for record in json.loads(fields["data"])["records"]:
+                cursor = f"{record['timestamp']}-{record['seq_num']}"
+                text = orjson.dumps(json.loads(record["body"])["data"]).decode()
+                self._take_parts(cursor, record["seq_num"], [text])
+            assert fields["id"] == self._resume()
+        elif "event" in fields:
             self._take(fields["event"], json.loads(fields["data"]))
         elif "data" in fields:
             self._take_parts(fields["id"], int(fields["id"].partition("-")[2]), [fields["data"]])

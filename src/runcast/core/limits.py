@@ -41,6 +41,8 @@ class Limits:
     stream_tail_bytes: int = 256 * 1024
     stream_page_bytes: int = 256 * 1024
 
+    max_object_bytes: int = 64 * 1024 * 1024
+
     default_token_seconds: float = 15 * 60.0
     max_token_seconds: float = 30 * 86400.0
     key_cache_seconds: float = 10.0

@@ -1,4 +1,4 @@
-"""Deleting what is kept for a time: streams, departures, spent tokens, answers to requests."""
+"""Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints."""
 
 import asyncio
 import logging
@@ -45,6 +45,15 @@ _PRUNE_ANSWERS = f"""
         ORDER BY answered_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
     )
 """
+# Waitpoints that are over, whether completed or timed out.
+_WAITPOINTS_SECONDS = 30 * 86400.0
+_PRUNE_WAITPOINTS = f"""
+    DELETE FROM @schema@.waitpoints WHERE ctid IN (
+        SELECT ctid FROM @schema@.waitpoints
+        WHERE coalesce(completed_at, timeout_at) < now() - make_interval(secs => $1)
+        ORDER BY coalesce(completed_at, timeout_at) LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+    )
+"""
 
 
 class Janitor:
@@ -72,3 +81,4 @@ class Janitor:
         await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
         await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
         await self._database.fetch(_PRUNE_ANSWERS, _ANSWERS_SECONDS)
+        await self._database.fetch(_PRUNE_WAITPOINTS, _WAITPOINTS_SECONDS)

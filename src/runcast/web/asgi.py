@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Route, Router, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -29,7 +29,16 @@ def _routes(services: Services, operations: Iterable[Operation]) -> list[Route]:
     by_path: dict[str, list[Operation]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, []).append(operation)
-    return [Route(path, Endpoint(services, found)) for path, found in by_path.items()]
+    return [_route(services, path, found) for path, found in by_path.items()]
+
+
+def _route(services: Services, path: str, operations: Sequence[Operation]) -> Route:
+    route = Route(path, Endpoint(services, operations))
+    if any(operation.takes_rest for operation in operations):
+        route.path_regex, route.path_format, route.param_convertors = compile_path(
+            f"{path.removesuffix('}')}:path}}"
+        )
+    return route
 
 
 async def _nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,7 @@ _LIFETIME_SECONDS = 3600.0
 
 # Which every answer with a token carries; see wire/trigger-wire.md 1.7.
 TOKEN_HEADERS = {
-    "x-trigger-jwt": "A ready token for what was created, good for an hour.",
+    "x-trigger-jwt": "A ready token for what was created.",
     "x-trigger-jwt-claims": "What a client would sign to make such a token itself, as JSON.",
 }
 
@@ -26,7 +26,9 @@ class HandedToken:
     headers: dict[str, str]
 
 
-async def hand_out_token(call: Call, scopes: Sequence[str]) -> HandedToken:
+async def hand_out_token(
+    call: Call, scopes: Sequence[str], *, seconds: float = _LIFETIME_SECONDS
+) -> HandedToken:
     """
     Mint a token with these scopes; columns that the caller's token skips stay skipped.
 
@@ -35,7 +37,7 @@ async def hand_out_token(call: Call, scopes: Sequence[str]) -> HandedToken:
     """
     ring = await call.services.keys.key_ring(call.environment_id)
     skip_columns = sorted(call.grant.skip_columns)
-    lifetime = min(_LIFETIME_SECONDS, call.services.limits.max_token_seconds)
+    lifetime = min(seconds, call.services.limits.max_token_seconds)
     token = mint_token(
         secret=ring.signing_key(call.now).secret,
         environment_id=call.environment_id,

@@ -105,6 +105,7 @@ class Operation:
         name: The operationId of OpenAPI; unique.
         path: With parameters such as ``{run}``, each of one path part.
         path_parameters: Descriptions of the path's parameters.
+        takes_rest: Whether the last parameter takes all that is left of the path, slashes too.
         query: Model of the query parameters, aliases being their names.
         headers: Request headers that mean something here, with descriptions.
         body: Model of the JSON body; None: a body is not read.
@@ -125,6 +126,7 @@ class Operation:
     answers: Mapping[int, Answer]
     description: str = ""
     path_parameters: Mapping[str, str] = field(default_factory=dict)
+    takes_rest: bool = False
     query: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: type[BaseModel] | None = None

@@ -12,6 +12,8 @@ from runcast.web import (
     health,
     idempotency_keys,
     input_streams,
+    objects,
+    packets,
     replay,
     run_list,
     run_metadata,
@@ -21,6 +23,7 @@ from runcast.web import (
     streamed_batches,
     tasks,
     tokens,
+    waitpoints,
 )
 from runcast.web.openapi import build_document
 from runcast.web.operation import Access, Answer, Call, Operation
@@ -50,6 +53,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *idempotency_keys.OPERATIONS,
     *batches.OPERATIONS,
     *streamed_batches.OPERATIONS,
+    *packets.OPERATIONS,
+    *objects.OPERATIONS,
+    *waitpoints.OPERATIONS,
     *tokens.OPERATIONS,
     *feeds.OPERATIONS,
     *stream_reading.OPERATIONS,

@@ -1,6 +1,5 @@
 """Listing runs: the filters of the query, and who may see what they pass."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -10,23 +9,17 @@ from runcast.core.run_filter import RunFilter
 from runcast.core.run_json import list_object
 from runcast.core.scope import Resource
 from runcast.core.status import PUBLIC_STATUSES, raw_statuses
-from runcast.core.timespan import parse_duration
 from runcast.errors import InvalidParameter
-from runcast.ports import PageKey
 from runcast.web.bearer import require, require_every
 from runcast.web.etag import is_known, runs_etag
+from runcast.web.list_query import Texts, created_since, moment, pagination, split
 from runcast.web.operation import Access, Answer, Call, Operation
-from runcast.web.page_cursor import format_page_key, parse_page_key
+from runcast.web.page_cursor import parse_page_key
 from runcast.web.responses import json_response
 from runcast.web.run_models import RunList
 from runcast.web.text_field import ShortText
 
 _MAX_VALUES = 100
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _split(value: object) -> object:
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
 
 
 def _list_field(name: str, description: str) -> Any:
@@ -38,9 +31,8 @@ def _list_field(name: str, description: str) -> Any:
     )
 
 
-Texts = Annotated[list[ShortText], BeforeValidator(_split)]
 StatusWord = Annotated[str, Field(json_schema_extra={"enum": sorted(PUBLIC_STATUSES)})]
-Statuses = Annotated[list[StatusWord], BeforeValidator(_split)]
+Statuses = Annotated[list[StatusWord], BeforeValidator(split)]
 
 
 class ListRuns(BaseModel):
@@ -95,11 +87,9 @@ async def list_runs(call: Call) -> Response:
     page = await call.services.runs.list_runs(
         run_filter, older_than=older_than, newer_than=newer_than, limit=query.size
     )
-    pagination: dict[str, str] = {}
-    _add_cursor(pagination, "next", page.older)
-    if older_than or newer_than:
-        _add_cursor(pagination, "previous", page.newer)
-    etag = runs_etag(call, page.runs, pagination)
+    within = older_than is not None or newer_than is not None
+    cursors = pagination(older=page.older, newer=page.newer if within else None)
+    etag = runs_etag(call, page.runs, cursors)
     headers = {
         "etag": etag,
         "cache-control": "private, no-cache",
@@ -113,7 +103,7 @@ async def list_runs(call: Call) -> Response:
         list_object(run, call.api, environment=environment, withhold=call.withheld)
         for run in page.runs
     ]
-    return json_response({"data": data, "pagination": pagination}, headers=headers)
+    return json_response({"data": data, "pagination": cursors}, headers=headers)
 
 
 def _check_access(call: Call, query: ListRuns) -> None:
@@ -136,10 +126,6 @@ def _check_access(call: Call, query: ListRuns) -> None:
 
 
 def _run_filter(call: Call, query: ListRuns) -> RunFilter:
-    created_from = _moment("filter[createdAt][from]", query.created_from)
-    if query.period is not None:
-        start = _period_start(call, query.period)
-        created_from = start if created_from is None else max(created_from, start)
     return RunFilter(
         environment_id=call.environment_id,
         statuses=raw_statuses(query.statuses),
@@ -153,37 +139,9 @@ def _run_filter(call: Call, query: ListRuns) -> RunFilter:
         is_test=None if query.is_test is None else query.is_test == "true",
         schedule_id=query.schedule,
         bulk_action_id=query.bulk_action,
-        created_from=created_from,
-        created_to=_moment("filter[createdAt][to]", query.created_to),
+        created_from=created_since(call, query.created_from, query.period),
+        created_to=moment("filter[createdAt][to]", query.created_to),
     )
-
-
-def _moment(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        if text.isascii() and text.removeprefix("-").isdecimal():
-            return _EPOCH + timedelta(milliseconds=int(text))
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidParameter(
-            f"{name} is an ISO 8601 time or Unix time in milliseconds."
-        ) from None
-
-
-def _period_start(call: Call, period: str) -> datetime:
-    try:
-        return call.time - timedelta(seconds=parse_duration(period))
-    except OverflowError:
-        return _EPOCH
-    except InvalidParameter as error:
-        raise InvalidParameter(f"filter[createdAt][period]: {error.message}") from None
-
-
-def _add_cursor(pagination: dict[str, str], name: str, key: PageKey | None) -> None:
-    if key is not None:
-        pagination[name] = format_page_key(key)
 
 
 OPERATIONS = (

@@ -22,6 +22,7 @@ from runcast.ports import Decide
 from runcast.web.bearer import require
 from runcast.web.etag import is_known, runs_etag
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.presigning import packet_urls
 from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN, readable_run
 from runcast.web.run_models import Message, RetrievedRun, RunId, RunResult
@@ -55,7 +56,8 @@ async def retrieve_run(call: Call) -> Response:
     children = await runs.read_children(call.environment_id, run.id, limit=_MAX_CHILDREN)
     seen = {each.id: each for each in related if call.grant.permissions.may_read(each)}
     children = [each for each in children if call.grant.permissions.may_read(each)]
-    etag = runs_etag(call, [run, *seen.values(), *children])
+    payload_url, output_url = await packet_urls(call, run)
+    etag = runs_etag(call, [run, *seen.values(), *children], payload_url, output_url)
     headers = {
         "etag": etag,
         "cache-control": "private, no-cache",
@@ -69,6 +71,8 @@ async def retrieve_run(call: Call) -> Response:
         root=seen.get(run.root_id or ""),
         parent=seen.get(run.parent_id or ""),
         children=children,
+        payload_url=payload_url,
+        output_url=output_url,
         withhold=call.withheld,
     )
     return json_response(answer, headers=headers)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from runcast.core.limits import Limits
 from runcast.hub.hub import Hub
-from runcast.ports import ChunkLog, Clock, RunStore
+from runcast.ports import ChunkLog, Clock, ObjectStore, RunStore, WaitpointStore
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 
@@ -27,6 +27,8 @@ class Services:
 
     runs: RunStore
     chunks: ChunkLog
+    objects: ObjectStore
+    waitpoints: WaitpointStore
     keys: KeyDirectory
     bearer: Bearer
     hub: Hub

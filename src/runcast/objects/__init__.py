@@ -1,0 +1,1 @@
+"""Where large payloads and outputs are kept."""
