@@ -10,7 +10,8 @@ RUN uv sync --frozen --no-editable
 
 # Run: no compiler, no package manager of Python's, no root.
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin runcast
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin runcast \
+    && install -d -o 10001 -m 700 /var/lib/runcast/objects
 COPY --from=build /opt/runcast /opt/runcast
 ENV PATH=/opt/runcast/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001
