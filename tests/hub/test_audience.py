@@ -12,7 +12,8 @@ from runcast.core.scope import compile_scopes
 from runcast.core.selector import Selector
 from runcast.core.sse import SseFormat
 from runcast.core.view import View
-from runcast.hub.audience import Audience, AudienceKey
+from runcast.hub.audience import Audience
+from runcast.hub.form import AudienceKey
 from tests.support.event_stream import parse_events
 from tests.support.runs import make_run
 

@@ -13,8 +13,8 @@ from runcast.core.socket_format import SocketFormat
 from runcast.core.sse import SseFormat
 from runcast.core.subscription import Subscription
 from runcast.core.view import View
-from runcast.hub.audience import AudienceKey
 from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey
 from runcast.hub.hub import Hub
 from runcast.hub.subscriber import Subscriber
 from runcast.hub.wheel import TICK_SECONDS

@@ -1,65 +1,11 @@
 """Subscribers that ask for the same, may see the same, and want it in the same form."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
 
-from runcast.core.frame import Frame, GoneFrame, RunFrame, StateFrame
+from runcast.core.frame import GoneFrame, RunFrame, StateFrame
 from runcast.core.position import Position
-from runcast.core.view import View
-
-if TYPE_CHECKING:
-    from runcast.hub.connection import Connection
-
-
-class Format(Hashable, Protocol):
-    """How frames become bytes; equal formats make equal bytes."""
-
-    def encode(self, frame: Frame, cursor: str | None) -> bytes:
-        """One frame, with the cursor that it lets the client resume from."""
-        ...
-
-    def pack(self, events: Iterable[bytes]) -> bytes:
-        """Encoded frames in the form in which an outlet takes them."""
-        ...
-
-
-class Receiver(Protocol):
-    """A subscriber, as its audience sees it."""
-
-    @property
-    def key(self) -> "AudienceKey":
-        """Which audience it belongs to."""
-        ...
-
-    @property
-    def connection(self) -> "Connection":
-        """Where it writes to."""
-        ...
-
-    @property
-    def direct(self) -> bool:
-        """Whether bytes may be written at once."""
-        ...
-
-    def write(self, data: bytes, now: float) -> None:
-        """Write bytes that every direct subscriber of the audience gets."""
-        ...
-
-    def receive_window(
-        self, frames: Sequence[StateFrame], before: Position, after: Position
-    ) -> None:
-        """Take frames through the subscription's state machine."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AudienceKey:
-    """What makes two subscribers one audience."""
-
-    view: View
-    form: Format
-    ends_with_run: bool
+from runcast.hub.form import AudienceKey
+from runcast.hub.seams import Receiver
 
 
 class Audience:

@@ -2,25 +2,18 @@
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from runcast.core.frame import Expired, KeepAlive, Problem, Reconnect
 from runcast.errors import Draining, ExpiredToken, GatewayError
-from runcast.hub.audience import Format
+from runcast.hub.form import Format
 from runcast.hub.outlet import Outlet
-from runcast.hub.stream_reader import StreamReader
-from runcast.hub.subscriber import Subscriber
+from runcast.hub.seams import Carried, Host
 from runcast.hub.wheel import TICK_SECONDS
-
-if TYPE_CHECKING:
-    from runcast.hub.hub import Hub
 
 # A grant ends a little before its time, by an amount that differs: nothing is ever sent after
 # `exp`, and tokens that were minted together do not all come back together.
 EXPIRY_MARGIN_SECONDS = (0.3, 0.8)
-
-
-Carried = Subscriber | StreamReader
 
 
 class Connection:
@@ -54,7 +47,7 @@ class Connection:
 
     def __init__(
         self,
-        hub: "Hub",
+        hub: Host,
         outlet: Outlet,
         *,
         kind: Literal["sse", "poll", "websocket"],

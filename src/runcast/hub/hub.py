@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
@@ -15,10 +13,11 @@ from runcast.core.position import Position
 from runcast.core.run import Departure, Run, RunChange, RunFacets
 from runcast.core.selector import index_keys
 from runcast.errors import BackendError, Draining, TooManyConnections
-from runcast.hub.audience import Audience, AudienceKey, Receiver
-from runcast.hub.connection import Connection
+from runcast.hub.audience import Audience
+from runcast.hub.counts import Counts
+from runcast.hub.form import AudienceKey
+from runcast.hub.seams import CatchingUp, Link, Receiver
 from runcast.hub.session import catch_up
-from runcast.hub.subscriber import Subscriber
 from runcast.hub.tail import Tail
 from runcast.hub.wheel import Wheel
 from runcast.ports import ChunkLog, Clock, RunReader
@@ -27,18 +26,6 @@ logger = logging.getLogger(__name__)
 
 _DRAINED_A_SECOND = 500
 _LAST_BYTES_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened since the start; read by the metrics."""
-
-    windows: int = 0
-    changes: int = 0
-    deliveries: int = 0
-    catch_ups: int = 0
-    resets: Counter[str] = field(default_factory=Counter)
-    closed: Counter[str] = field(default_factory=Counter)
 
 
 class Hub:
@@ -53,9 +40,9 @@ class Hub:
         self.limits = limits
         self.clock = clock
         self.counts = Counts()
-        self.connections: set[Connection] = set()
+        self.connections: set[Link] = set()
         self.draining = False
-        self._leaving: set[Connection] = set()  # ended by us, their last bytes not yet taken
+        self._leaving: set[Link] = set()  # ended by us, their last bytes not yet taken
         self._runs = runs
         self._chunks = chunks
         self._tails: dict[StreamName, Tail] = {}
@@ -251,23 +238,23 @@ class Hub:
             raise TooManyConnections("This gateway holds as many connections as it may; try later.")
         assert self.position is not None
 
-    def connect(self, connection: Connection) -> None:
+    def connect(self, connection: Link) -> None:
         """Look after a connection until it closes."""
         self.connections.add(connection)
         self.look_at(connection, connection.next_due(self.clock.now()))
 
-    def look_at(self, connection: Connection, at: float) -> None:
+    def look_at(self, connection: Link, at: float) -> None:
         """Let the connection's `tick` be called at this time, and on from there."""
         connection.due = at
         self._wheel.add(connection, at)
 
-    def closing(self, connection: Connection, reason: str) -> None:
+    def closing(self, connection: Link, reason: str) -> None:
         """A connection is over, its subscribers left already; its outlet may still have bytes."""
         self.connections.discard(connection)
         self._leaving.add(connection)
         self.counts.closed[reason] += 1
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Link) -> None:
         """The outlet of a connection is gone."""
         self._leaving.discard(connection)
         self._someone_left.set()
@@ -295,7 +282,7 @@ class Hub:
             if not filed:
                 del self._index[key.view.selector.index_key]
 
-    def start_session(self, subscriber: Subscriber) -> None:
+    def start_session(self, subscriber: CatchingUp) -> None:
         """Read what the subscriber's machine asks for, in a task of its own, until it is live."""
         if subscriber.session is not None:
             return

@@ -1,17 +1,14 @@
 """One request of a client that polls: a subscription that is over once it has something to say."""
 
 import random
-from typing import TYPE_CHECKING
 
 from runcast.core.frame import RunFrame
 from runcast.core.page import Paging
 from runcast.core.position import Position
 from runcast.core.subscription import Phase, Subscription
-from runcast.hub.audience import AudienceKey
+from runcast.hub.form import AudienceKey
+from runcast.hub.seams import Link
 from runcast.hub.subscriber import Subscriber
-
-if TYPE_CHECKING:
-    from runcast.hub.connection import Connection
 
 # Polls that began together do not all end together.
 _JITTER = 0.15
@@ -36,7 +33,7 @@ class Poll(Subscriber):
     __slots__ = ("_bytes", "_until", "_waits", "lost", "messages", "paging", "position")
 
     def __init__(
-        self, connection: "Connection", key: AudienceKey, machine: Subscription, *, waits: bool
+        self, connection: Link, key: AudienceKey, machine: Subscription, *, waits: bool
     ) -> None:
         super().__init__(connection, "", key, machine)
         self.messages: list[bytes] = []

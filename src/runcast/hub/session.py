@@ -9,7 +9,7 @@ from runcast.core.page import ChangePage
 from runcast.core.subscription import Read
 from runcast.core.view import View
 from runcast.errors import BackendError, PositionLost
-from runcast.hub.subscriber import Subscriber
+from runcast.hub.seams import CatchingUp
 from runcast.ports import RunReader
 
 logger = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _FIRST_PAGE_RUNS = 20  # the first page comes quickly, and large rows show befor
 _LONGEST_RETRY_SECONDS = 5.0
 
 
-async def catch_up(subscriber: Subscriber, runs: RunReader, slots: asyncio.Semaphore) -> None:
+async def catch_up(subscriber: CatchingUp, runs: RunReader, slots: asyncio.Semaphore) -> None:
     """
     Read what the subscriber's machine asks for until it is live, at the pace of its reader.
 

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from runcast.core.chunk import Chunk, StreamState
 from runcast.core.frame import End, Frame, GoneFrame, Problem, RunFrame, StateFrame
@@ -13,11 +12,9 @@ from runcast.core.position import Position
 from runcast.core.stream_format import StreamFormat
 from runcast.core.stream_subscription import Phase, StreamSubscription
 from runcast.errors import BackendError, InsufficientScope, NotFound
-from runcast.hub.audience import AudienceKey
-
-if TYPE_CHECKING:
-    from runcast.hub.connection import Connection
-    from runcast.hub.tail import Tail
+from runcast.hub.form import AudienceKey
+from runcast.hub.seams import Link
+from runcast.hub.tail import Tail
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +49,9 @@ class StreamReader:
 
     def __init__(
         self,
-        connection: "Connection",
+        connection: Link,
         name: str,
-        tail: "Tail",
+        tail: Tail,
         machine: StreamSubscription,
         form: StreamFormat,
         run_key: AudienceKey,

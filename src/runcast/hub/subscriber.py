@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from runcast.core.frame import End, Frame, StateFrame
 from runcast.core.position import Position
 from runcast.core.subscription import Phase, Subscription
-from runcast.hub.audience import AudienceKey
-
-if TYPE_CHECKING:
-    from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey
+from runcast.hub.seams import Link
 
 
 class Subscriber:
@@ -32,7 +29,7 @@ class Subscriber:
 
     def __init__(
         self,
-        connection: "Connection",
+        connection: Link,
         name: str,
         key: AudienceKey,
         machine: Subscription,

@@ -4,23 +4,44 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from runcast.core.chunk import Chunk, ChunkPage, StreamName, StreamState
 from runcast.core.limits import Limits
 from runcast.core.stream_format import StreamFormat
 from runcast.core.stream_subscription import PartsFrame, Phase, StreamSubscription
 from runcast.errors import BackendError
+from runcast.hub.seams import Link
 from runcast.ports import ChunkLog
-
-if TYPE_CHECKING:
-    from runcast.hub.stream_reader import StreamReader
 
 logger = logging.getLogger(__name__)
 
 _PAGE_CHUNKS = 2000
 _LOOKS_A_LEASE = 6
 _RETRY_SECONDS = 0.5
+
+
+class LiveReader(Protocol):
+    """A reader, as the tail that it joined sees it."""
+
+    @property
+    def connection(self) -> Link: ...
+    @property
+    def form(self) -> StreamFormat: ...
+    @property
+    def machine(self) -> StreamSubscription: ...
+
+    def write_live(self, chunks: Sequence[Chunk], data: bytes) -> bool:
+        """Write live chunks that every reader at their offset gets; False if it is not there."""
+        ...
+
+    def receive_live(self, chunks: Sequence[Chunk]) -> None:
+        """Take live chunks, as far as they fit what was sent."""
+        ...
+
+    def receive_state(self, state: StreamState) -> None:
+        """Take how far the stream is."""
+        ...
 
 
 class Tail:
@@ -58,7 +79,7 @@ class Tail:
         slots: asyncio.Semaphore,
     ) -> None:
         self.name = name
-        self.readers: dict[StreamReader, None] = {}
+        self.readers: dict[LiveReader, None] = {}
         self._log = log
         self._limits = limits
         self._tails = tails
@@ -73,12 +94,12 @@ class Tail:
         self._again = False
         self._recheck: asyncio.TimerHandle | None = None
 
-    def add(self, reader: "StreamReader") -> None:
+    def add(self, reader: LiveReader) -> None:
         """A reader came."""
         self._tails[self.name] = self
         self.readers[reader] = None
 
-    def remove(self, reader: "StreamReader") -> None:
+    def remove(self, reader: LiveReader) -> None:
         """A reader left; the last one takes the tail along."""
         self.readers.pop(reader, None)
         if not self.readers:

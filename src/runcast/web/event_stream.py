@@ -6,9 +6,10 @@ from typing import Generic, TypeVar
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from runcast.hub.audience import Format
-from runcast.hub.connection import Carried, Connection
+from runcast.hub.connection import Connection
+from runcast.hub.form import Format
 from runcast.hub.hub import Hub
+from runcast.hub.seams import Carried
 from runcast.web.asgi_outlet import AsgiOutlet
 from runcast.web.handover import EXTENSION, HandoverOutlet
 

@@ -23,8 +23,8 @@ from runcast.core.subscription import Subscription
 from runcast.core.timespan import parse_duration
 from runcast.core.view import View
 from runcast.errors import InvalidParameter, InvalidToken, NotFound, PositionLost
-from runcast.hub.audience import AudienceKey, Format
 from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey, Format
 from runcast.hub.subscriber import Subscriber
 from runcast.web.bearer import require
 from runcast.web.event_stream import EventStream

@@ -24,8 +24,8 @@ from runcast.core.status import ApiVersion
 from runcast.core.subscription import Subscription
 from runcast.core.view import View
 from runcast.errors import BackendError, Draining
-from runcast.hub.audience import AudienceKey, Format
 from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey, Format
 from runcast.hub.hub import Hub
 from runcast.hub.poll import Poll
 from runcast.hub.subscriber import Subscriber

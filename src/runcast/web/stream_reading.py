@@ -14,8 +14,8 @@ from runcast.core.stream_format import StreamSseFormat
 from runcast.core.stream_subscription import StreamSubscription
 from runcast.core.view import View
 from runcast.errors import InvalidCursor, InvalidParameter
-from runcast.hub.audience import AudienceKey
 from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey
 from runcast.hub.stream_reader import StreamReader
 from runcast.web.event_stream import EventStream
 from runcast.web.feeds import refuse_key_in_query

@@ -35,8 +35,8 @@ from runcast.errors import (
     RequestError,
     TooManySubscriptions,
 )
-from runcast.hub.audience import AudienceKey
 from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey
 from runcast.hub.stream_reader import StreamReader
 from runcast.hub.subscriber import Subscriber
 from runcast.web.asgi_outlet import AsgiOutlet

@@ -1,0 +1,29 @@
+"""What makes two subscribers one audience: what they see, and in which form."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from runcast.core.frame import Frame
+from runcast.core.view import View
+
+
+class Format(Hashable, Protocol):
+    """How frames become bytes; equal formats make equal bytes."""
+
+    def encode(self, frame: Frame, cursor: str | None) -> bytes:
+        """One frame, with the cursor that it lets the client resume from."""
+        ...
+
+    def pack(self, events: Iterable[bytes]) -> bytes:
+        """Encoded frames in the form in which an outlet takes them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceKey:
+    """Subscribers with equal keys get equal bytes."""
+
+    view: View
+    form: Format
+    ends_with_run: bool
