@@ -7,7 +7,6 @@ subscription, often silently, at the first value that is not as they expect it.
 Source: wire/trigger-wire.md 2.5 to 2.8, 4.3, 4.6.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from runcast.core.client_version import client_version
 from runcast.core.packet import JSON, SUPER_JSON, TEXT, is_readable_json
 from runcast.core.run import UNSKIPPABLE_COLUMNS, Run
 from runcast.core.run_json import COLUMN_OF_FIELD, finite, iso_time
@@ -62,7 +62,7 @@ _NEUTRAL = {
 }
 _ALWAYS = UNSKIPPABLE_COLUMNS | {"updatedAt"}
 _STREAMS = "$$streams"
-_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})", re.ASCII)
+_NEWEST = (999, 0)
 
 # As 3.3 maps them, but for two names that it throws at.
 _FOR_UNVERSIONED = {"DEQUEUED": "EXECUTING", "PENDING_VERSION": "WAITING_FOR_DEPLOY"}
@@ -90,8 +90,7 @@ class Dialect:
 
         A client that does not say its version is taken for a new one.
         """
-        found = _VERSION.match(trigger_version or "")
-        version = (int(found[1]), int(found[2])) if found else (999, 0)
+        version = client_version(trigger_version) or _NEWEST
         return cls(
             unversioned=not versioned,
             finds_streams_in_metadata=version < (4, 1),
