@@ -115,7 +115,7 @@ class RunningGateway:
 
 def address(path: str) -> str:
     """Fill the parameters of an operation's path with something that does not exist."""
-    return re.sub(r"{(\w+)}", r"\1_1", path)
+    return re.sub(r"{(\w+)}", r"\1_1", path.replace("{packet}", "payload"))
 
 
 def bearing(token: str) -> dict[str, str]:

@@ -133,7 +133,7 @@ async def test_a_token_without_scopes_opens_nothing(
     gateway: RunningGateway, tenant: Tenant, operation: Operation
 ) -> None:
     # What any of them needs; the rest is ignored.
-    fields = {"items": [{"task": "t"}], "runCount": 1, "taskIdentifier": "t"}
+    fields = {"items": [{"task": "t"}], "runCount": 1, "taskIdentifier": "t", "data": 1}
     body = fields if operation.body else None
     answer = await gateway.anybody.request(
         operation.method, address(operation.path), headers=tenant.bearing(), json=body

@@ -33,7 +33,13 @@ async def upload_packet(call: Call) -> Response:
 
 
 async def download_packet(call: Call) -> Response:
-    """Say where a packet can be got."""
+    """
+    Say where a packet can be got.
+
+    Whoever may do anything may ask: names are unguessable parts of runs that were seen.
+    """
+    if not call.grant.scopes:
+        raise InsufficientScope("The token has no scopes, so it opens nothing.")
     return json_response({"presignedUrl": await presigned_url(call, "GET", call.path["name"])})
 
 
