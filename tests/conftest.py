@@ -1,6 +1,7 @@
 """Settings of every test: one asyncio backend, no blocking calls in the loop, steady hypothesis."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if is_ci() e
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--uvloop", action="store_true", help="run async tests on uvloop")
+
+
+def pytest_configure() -> None:
+    # A shell that runs us in the background has Ctrl-C ignored, and programs that we start inherit
+    # that; tests send it to them.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
