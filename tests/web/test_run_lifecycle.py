@@ -176,8 +176,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "path",
         [
-            "/api/v1/runs/{run}/packets/payload",
-            "/api/v1/runs/{run}/packets/output",
             "/api/v1/runs/{run}/trace",
             "/api/v1/schedules",
             "/api/v9/anything",
