@@ -90,6 +90,10 @@ class RunStore(RunReader, Protocol):
         """The metadata that a run began with, as JSON text of an object."""
         ...
 
+    async def read_runs_with_object(self, environment_id: str, name: str) -> list[Run]:
+        """Runs that keep their payload or output in the object store under this name; not all."""
+        ...
+
     async def read_descendant_ids(self, environment_id: str, run_id: str) -> list[str]:
         """Ids of all runs below this run that are not finished."""
         ...
@@ -323,12 +327,4 @@ class ChangeSink(Protocol):
 
     def streams_moved(self, moves: Sequence[StreamMove]) -> None:
         """Tell which streams grew or were closed; never blocks and never raises."""
-        ...
-
-
-class ChangeFeed(Protocol):
-    """The series of run changes, followed from one position to the next."""
-
-    async def run(self) -> None:
-        """Follow until cancelled; reconnects by itself for as long as it takes."""
         ...

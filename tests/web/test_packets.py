@@ -116,6 +116,19 @@ async def test_who_may_not_see_a_packet_gets_no_address(
     stranger = tenant.bearing("read:runs:other")
     assert (await gateway.anybody.get(url, headers=stranger)).status_code == 403
     assert (await gateway.anybody.get(url)).status_code == 401
+    by_name = f"/api/v1/packets/{quote(path)}"
+    for holder, status in (
+        (tenant.bearing(f"read:runs:{run_id}"), 200),
+        (tenant.bearing("read:runs"), 200),
+        (skipping, 403),
+        (stranger, 403),
+        (tenant.bearing(f"write:runs:{run_id}"), 403),
+    ):
+        assert (await gateway.anybody.get(by_name, headers=holder)).status_code == status
+    reader = tenant.bearing("read:runs")
+    assert (
+        await gateway.anybody.get("/api/v1/packets/no-run-has-it", headers=reader)
+    ).status_code == 403
     for version in ("v1", "v2"):
         answer = await gateway.anybody.put(f"/api/{version}/packets/x", headers=stranger)
         assert answer.status_code == 401, "public tokens store nothing"

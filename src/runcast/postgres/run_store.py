@@ -29,6 +29,20 @@ _READ_SEED = """
     SELECT coalesce(seed_metadata, '{}') AS seed_metadata
     FROM @schema@.runs WHERE environment_id = $1 AND id = $2"""
 
+_WITH_OBJECT = 100  # an object is usually of one run, and of its replays
+
+_READ_WITH_OBJECT = f"""
+    SELECT {run_columns()} FROM @schema@.runs WHERE id IN (
+        SELECT id FROM @schema@.runs
+        WHERE environment_id = $1 AND payload_type = 'application/store'
+            AND md5(payload) = md5($2) AND payload = $2
+        UNION
+        SELECT id FROM @schema@.runs
+        WHERE environment_id = $1 AND output_type = 'application/store'
+            AND md5(output) = md5($2) AND output = $2
+        LIMIT {_WITH_OBJECT}
+    )"""
+
 _READ_CHILDREN = f"""
     SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND parent_id = $2
     ORDER BY created_at, number LIMIT $3"""
@@ -71,6 +85,11 @@ class PostgresRunStore(FeedReader, RunWriter, StreamedBatches, RunStore):
     async def read_children(self, environment_id: str, run_id: str, *, limit: int) -> list[Run]:
         """Runs triggered by this run, oldest first."""
         rows = await self._database.fetch(_READ_CHILDREN, environment_id, run_id, limit)
+        return [to_run(row) for row in rows]
+
+    async def read_runs_with_object(self, environment_id: str, name: str) -> list[Run]:
+        """Runs that keep their payload or output in the object store under this name; not all."""
+        rows = await self._database.fetch(_READ_WITH_OBJECT, environment_id, name)
         return [to_run(row) for row in rows]
 
     async def read_descendant_ids(self, environment_id: str, run_id: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from runcast.core.packet import in_object_store
 from runcast.errors import InsufficientScope, InvalidParameter, NotFound
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.presigning import packet_urls, presigned_url
@@ -33,13 +34,9 @@ async def upload_packet(call: Call) -> Response:
 
 
 async def download_packet(call: Call) -> Response:
-    """
-    Say where a packet can be got.
-
-    Whoever may do anything may ask: names are unguessable parts of runs that were seen.
-    """
-    if not call.grant.scopes:
-        raise InsufficientScope("The token has no scopes, so it opens nothing.")
+    """Say where a packet can be got: a public token gets those of the runs that it opens."""
+    if not call.grant.is_secret_key and not await _is_shown(call, call.path["name"]):
+        raise InsufficientScope("The token opens no run that has this packet.")
     return json_response({"presignedUrl": await presigned_url(call, "GET", call.path["name"])})
 
 
@@ -61,6 +58,20 @@ async def download_run_packet(call: Call) -> Response:
     if url is None:
         raise NotFound(f"The {which} of this run is not in the object store; retrieve the run.")
     return json_response({"presignedUrl": url})
+
+
+async def _is_shown(call: Call, name: str) -> bool:
+    """Tell whether the caller may read a run that keeps its payload or output under this name."""
+    runs = await call.services.runs.read_runs_with_object(call.environment_id, name)
+    shows_payload, shows_output = "payload" not in call.withheld, "output" not in call.withheld
+    return any(
+        call.grant.permissions.may_read(run)
+        and (
+            (run.payload == name and in_object_store(run.payload_type) and shows_payload)
+            or (run.output == name and in_object_store(run.output_type) and shows_output)
+        )
+        for run in runs
+    )
 
 
 _NAME = {"name": "The name of the packet, slashes as they are or as %2F."}
@@ -103,6 +114,7 @@ OPERATIONS = (
         path_parameters=_NAME,
         takes_rest=True,
         answers=_DOWNLOAD,
+        errors=(403,),
     ),
     Operation(
         method="GET",
