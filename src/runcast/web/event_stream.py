@@ -60,9 +60,6 @@ class EventStream(EventSourceResponse, Generic[Form]):
                 "headers": self.raw_headers,
             }
         )
-        if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
         first = b": hello\n\n" if self._only_parts else _RETRY
         await send({"type": "http.response.body", "body": first, "more_body": True})
         protocol = scope.get("extensions", {}).get(EXTENSION)
