@@ -6,6 +6,7 @@ import pytest
 
 from runcast import AsyncClient
 from runcast.client.errors import (
+    ApiError,
     IllegalTransition,
     InvalidArgument,
     NotFound,
@@ -99,6 +100,36 @@ async def test_cancelling_and_tagging(client: AsyncClient) -> None:
         await client.runs.update(handle.id, status="EXECUTING")
     assert (refused.value.code, refused.value.status) == ("illegal_transition", 422)
     assert refused.value.request_id
+
+
+async def test_a_run_is_replayed(client: AsyncClient) -> None:
+    handle = await client.tasks.trigger("t", {"n": 1}, tags="a")
+    await client.runs.cancel(handle.id)
+    again = await client.runs.retrieve(await client.runs.replay(handle.id))
+    assert (again.id != handle.id, again.task, again.payload, again.tags, again.status) == (
+        True, "t", {"n": 1}, ("a",), "QUEUED",
+    )  # fmt: skip
+    with pytest.raises(NotFound):
+        await client.runs.replay("run_nowhere")
+
+
+async def test_a_delayed_run_is_given_another_time(client: AsyncClient) -> None:
+    handle = await client.tasks.trigger("t", delay="1h")
+    for delay in ("2d", timedelta(days=2), datetime.now(UTC) + timedelta(days=2)):
+        run = await client.runs.reschedule(handle.id, delay)
+        assert run.delayed_until is not None
+        assert run.delayed_until > datetime.now(UTC) + timedelta(days=1)
+    await client.runs.cancel(handle.id)
+    with pytest.raises(ApiError) as refused:
+        await client.runs.reschedule(handle.id, "1h")
+    assert refused.value.code == "not_delayed"
+
+
+async def test_a_key_that_was_reset_is_good_for_a_new_run(client: AsyncClient) -> None:
+    first = await client.tasks.trigger("t", idempotency_key="once")
+    assert (await client.tasks.trigger("t", idempotency_key="once")).id == first.id
+    await client.runs.reset_idempotency_key("t", "once")
+    assert (await client.tasks.trigger("t", idempotency_key="once")).id != first.id
 
 
 async def test_a_list_goes_over_all_pages(client: AsyncClient, gateway: RestartableGateway) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 from urllib.parse import quote
 
 from runcast.client.clock import now
-from runcast.client.errors import InvalidArgument
+from runcast.client.errors import InvalidArgument, UnexpectedAnswer
 from runcast.client.gateway_http import GatewayHttp
 from runcast.client.listing import Listing
 from runcast.client.options import (
@@ -17,6 +17,7 @@ from runcast.client.options import (
     change_body,
     filter_params,
     joined,
+    trigger_body,
 )
 from runcast.client.run import Run, RunHandle, run_from
 from runcast.client.run_writer import RunWriter
@@ -61,6 +62,33 @@ class Runs:
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and all below it; one that is finished stays as it is. Raises `ApiError`."""
         await self._http.request("POST", f"/api/v2/runs/{_quoted(run_id)}/cancel")
+
+    async def replay(self, run_id: str) -> str:
+        """Run once more what a run was; gives the id of the new run. Raises `ApiError`."""
+        told = await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/replay")
+        try:
+            return str(told["id"])
+        except KeyError as error:
+            raise UnexpectedAnswer("The gateway's answer to a replay has no id.") from error
+
+    async def reschedule(self, run_id: str, delay: Span | datetime) -> Run:
+        """
+        Give a run that is DELAYED another time: a length of time from now, or a time.
+
+        Raises:
+            InvalidArgument: The delay cannot be sent.
+            ApiError: The gateway refused, as for a run that does not wait for its time.
+            ConnectionLost: It could not be reached.
+        """
+        body = {"delay": trigger_body(None, {"delay": delay})["options"]["delay"]}
+        return run_from(
+            await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/reschedule", body)
+        )
+
+    async def reset_idempotency_key(self, task: str, key: str) -> None:
+        """Let the next trigger of the task with this key make a new run. Raises `ApiError`."""
+        path = f"/api/v1/idempotencyKeys/{_quoted(key)}/reset"
+        await self._http.send("POST", path, {"taskIdentifier": task})
 
     async def update(self, run_id: str, **changes: Unpack[RunChanges]) -> Run:
         """
