@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     port: int = _count(8080, "port to listen on; 0 picks a free one", 0, 65535)
     transport: Annotated[Literal["auto", "portable"], BeforeValidator(_lower)] = Field(
         "auto",
-        description="`auto` hands event streams over to a slim protocol, "
+        description="`auto` writes event streams and WebSockets to their connections directly, "
         "`portable` serves them through ASGI alone",
     )
     forwarded_allow_ips: Annotated[str, BeforeValidator(_addresses)] = _text(

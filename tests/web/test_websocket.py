@@ -20,9 +20,14 @@ from tests.support.wire import request, wired
 V1 = "runcast.v1"
 
 
+@pytest.fixture(params=["auto", "portable"])
+def tier(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-async def app(database_url: str) -> AsyncIterator[GatewayApp]:
-    async with running_app(database_url, heartbeat_seconds=0.5) as running:
+async def app(database_url: str, tier: str) -> AsyncIterator[GatewayApp]:
+    async with running_app(database_url, heartbeat_seconds=0.5, transport=tier) as running:
         yield running
 
 
@@ -542,13 +547,17 @@ class TestCommands:
 
 class TestSlowReaders:
     async def test_one_that_takes_nothing_is_dropped_and_holds_up_nobody(
-        self, database_url: str
+        self, database_url: str, tier: str
     ) -> None:
         # The kernel's own time limit is put out of the way: here it is ours that counts.
         listener = listen("127.0.0.1", 0, stall_timeout_seconds=600)
         async with (
             running_app(
-                database_url, listener=listener, stall_timeout_seconds=1, heartbeat_seconds=0.5
+                database_url,
+                transport=tier,
+                listener=listener,
+                stall_timeout_seconds=1,
+                heartbeat_seconds=0.5,
             ) as app,
             wired(app.port, receive_buffer=4096) as stalled,
             connected(app.url, app.bearer) as healthy,
@@ -574,8 +583,10 @@ class TestSlowReaders:
             await app.finish(run_id)
             await healthy.expect("run", "end")
 
-    async def test_a_slow_but_steady_one_is_served_to_the_end(self, database_url: str) -> None:
-        async with running_app(database_url, stall_timeout_seconds=1.5) as app:
+    async def test_a_slow_but_steady_one_is_served_to_the_end(
+        self, database_url: str, tier: str
+    ) -> None:
+        async with running_app(database_url, transport=tier, stall_timeout_seconds=1.5) as app:
             run_id = await app.insert(payload=json.dumps("x" * 3_000_000))
             clock = app.gateway.services.clock
             async with wired(app.port, receive_buffer=16384) as slow:
@@ -594,9 +605,9 @@ class TestSlowReaders:
                 await slow.read_until(b'"type":"end"')
 
     async def test_one_that_sends_but_does_not_read_is_not_listened_to(
-        self, database_url: str
+        self, database_url: str, tier: str
     ) -> None:
-        async with running_app(database_url, stall_timeout_seconds=300) as app:
+        async with running_app(database_url, transport=tier, stall_timeout_seconds=300) as app:
             await app.insert(payload=json.dumps("x" * 3_000_000))
             async with wired(app.port, receive_buffer=4096) as stalled:
                 await stalled.send(handshake(app.bearer))
@@ -612,8 +623,8 @@ class TestSlowReaders:
                 stalled.reset()
             await app.deserted()
 
-    async def test_none_holds_up_the_shutdown(self, database_url: str) -> None:
-        async with running_app(database_url, stall_timeout_seconds=3000) as app:
+    async def test_none_holds_up_the_shutdown(self, database_url: str, tier: str) -> None:
+        async with running_app(database_url, transport=tier, stall_timeout_seconds=3000) as app:
             await app.insert(payload=json.dumps("x" * 3_000_000))
             async with wired(app.port, receive_buffer=4096) as stalled:
                 await stalled.send(handshake(app.bearer))

@@ -46,6 +46,7 @@ from runcast.web.feeds import (
     require_feed,
     skipped_columns,
 )
+from runcast.web.frame_outlet import FrameOutlet
 from runcast.web.handover import EXTENSION
 from runcast.web.run_access import readable_run
 from runcast.web.services import Services
@@ -64,13 +65,7 @@ class Socket:
         self._websocket = websocket
         self._services = services
         self._problems = 0
-        protocol = websocket.scope.get("extensions", {}).get(EXTENSION)
-        self._outlet = AsgiOutlet(
-            websocket.send,
-            messages=_texts,
-            closing=_closing,
-            transport=None if protocol is None else protocol.transport,
-        )
+        self._outlet = _outlet(websocket, services)
 
     async def serve(self) -> None:
         """Accept, authenticate, and follow commands until the connection ends."""
@@ -97,13 +92,13 @@ class Socket:
         self._outlet.connection = self._connection
         self._services.hub.connect(self._connection)
         self._say_authenticated()
-        if self._outlet.can_drop:  # saves two tasks for each socket
-            try:
-                await self._follow()
-            finally:
-                self._outlet.closed()
-        else:
+        if isinstance(self._outlet, AsgiOutlet) and not self._outlet.can_drop:
             await self._outlet.serve(self._follow())
+            return
+        try:  # the end of a dropped connection is seen by whoever listens to it
+            await self._follow()
+        finally:
+            self._outlet.closed()
 
     # -- the token --------------------------------------------------------------------------------
 
@@ -362,6 +357,19 @@ def websocket_route(services: Services) -> WebSocketRoute:
 
 def _rights(grant: Grant) -> tuple[object, object]:
     return grant.permissions, grant.skip_columns
+
+
+def _outlet(websocket: WebSocket, services: Services) -> FrameOutlet | AsgiOutlet:
+    """The best that the server allows."""
+    protocol = websocket.scope.get("extensions", {}).get(EXTENSION)
+    if protocol is not None and services.allow_handover:
+        return FrameOutlet(protocol, services.limits.write_buffer_bytes)
+    return AsgiOutlet(
+        websocket.send,
+        messages=_texts,
+        closing=_closing,
+        transport=None if protocol is None else protocol.transport,
+    )
 
 
 def _texts(data: bytes) -> Iterable[Message]:
