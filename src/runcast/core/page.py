@@ -1,8 +1,9 @@
 """Pages in which runs are read: where one ended, and what it held."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from runcast.core.frame import RunFrame
 from runcast.core.position import Position
 from runcast.core.run import RunChange
 
@@ -36,9 +37,14 @@ class ChangePage:
     A piece of a snapshot, or of what changed since a position.
 
     ``position`` is the database snapshot in which this page was read. ``next`` is None on the
-    last page.
+    last page. ``frames`` are those of the changes' runs: who reads the same page, shares them.
     """
 
     changes: tuple[RunChange, ...]
     position: Position
     next: PageKey | None
+    frames: tuple[RunFrame | None, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        frames = (RunFrame(change.run) if change.run else None for change in self.changes)
+        object.__setattr__(self, "frames", tuple(frames))

@@ -18,6 +18,7 @@ from runcast.hub.counts import Counts
 from runcast.hub.form import AudienceKey
 from runcast.hub.seams import CatchingUp, Link, Receiver
 from runcast.hub.session import catch_up
+from runcast.hub.shared_reads import SharedReads
 from runcast.hub.tail import Tail
 from runcast.hub.wheel import Wheel
 from runcast.ports import ChunkLog, Clock, RunReader
@@ -43,7 +44,6 @@ class Hub:
         self.connections: set[Link] = set()
         self.draining = False
         self._leaving: set[Link] = set()  # ended by us, their last bytes not yet taken
-        self._runs = runs
         self._chunks = chunks
         self._tails: dict[StreamName, Tail] = {}
         self._position: Position | None = None
@@ -53,6 +53,7 @@ class Hub:
         self._index: dict[tuple[str, str, str], dict[AudienceKey, Audience]] = {}
         self._sessions: set[asyncio.Task[None]] = set()
         self._catch_ups = asyncio.Semaphore(limits.max_concurrent_catch_ups)
+        self.reads = SharedReads(runs, self._catch_ups)
         self._wheel = Wheel(clock)
         self._someone_left = asyncio.Event()
         self._began = asyncio.Event()
@@ -89,6 +90,7 @@ class Hub:
         for session in list(self._sessions):
             session.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
+        await self.reads.close()
 
     @contextlib.contextmanager
     def told_of_drain(self, call: Callable[[], None]) -> Iterator[None]:
@@ -208,7 +210,7 @@ class Hub:
 
     async def read_run(self, environment_id: str, run_id: str) -> Run | None:
         """The run as it is now, whatever the changefeed has told."""
-        return await self._runs.read_run(environment_id, run_id)
+        return await self.reads.read_run(environment_id, run_id)
 
     def _candidates(self, change: RunChange) -> list[tuple[AudienceKey, Audience]]:
         keys = dict.fromkeys(index_keys(change.run.facets if change.run else change.facets))
@@ -287,9 +289,7 @@ class Hub:
         if subscriber.session is not None:
             return
         self.counts.catch_ups += 1
-        session = asyncio.get_running_loop().create_task(
-            catch_up(subscriber, self._runs, self._catch_ups)
-        )
+        session = asyncio.get_running_loop().create_task(catch_up(subscriber, self.reads))
         subscriber.session = session
         self._sessions.add(session)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 
-from runcast.core.frame import End, RunFrame, StateFrame
+from runcast.core.frame import End, StateFrame
 from runcast.core.page import ChangePage
 from runcast.core.subscription import Read
 from runcast.core.view import View
@@ -18,7 +18,7 @@ _FIRST_PAGE_RUNS = 20  # the first page comes quickly, and large rows show befor
 _LONGEST_RETRY_SECONDS = 5.0
 
 
-async def catch_up(subscriber: CatchingUp, runs: RunReader, slots: asyncio.Semaphore) -> None:
+async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
     """
     Read what the subscriber's machine asks for until it is live, at the pace of its reader.
 
@@ -31,8 +31,7 @@ async def catch_up(subscriber: CatchingUp, runs: RunReader, slots: asyncio.Semap
     while not connection.closed and (read := subscriber.machine.next_read()) is not None:
         await connection.writable()
         try:
-            async with slots:
-                page = await _read_page(runs, subscriber.key.view, read, limit)
+            page = await _read_page(runs, subscriber.key.view, read, limit)
         except PositionLost as lost:
             connection.hub.counts.resets[lost.reason] += 1
             subscriber.receive_lost(lost.reason, lost.message)
@@ -61,8 +60,5 @@ async def _read_page(runs: RunReader, view: View, read: Read, limit: int) -> Cha
 
 
 def _judged(page: ChangePage, view: View) -> list[StateFrame]:
-    verdicts = (
-        view.judge(change, RunFrame(change.run) if change.run is not None else None)
-        for change in page.changes
-    )
+    verdicts = (view.judge(*pair) for pair in zip(page.changes, page.frames, strict=True))
     return [verdict for verdict in verdicts if verdict is not None]

@@ -136,7 +136,7 @@ async def finished_before(services: Services, run: Run, since: Position | None) 
         return False
     selector = Selector(run.environment_id, run_id=run.id)
     try:
-        page = await services.runs.read_changes(selector, since=since, after=None, limit=1)
+        page = await services.hub.reads.read_changes(selector, since=since, after=None, limit=1)
     except PositionLost:
         return False
     return not page.changes

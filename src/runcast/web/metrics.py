@@ -46,6 +46,12 @@ class _GatewayCollector(Collector):
             ("changes_published", "Changes that somebody subscribed to", counts.changes),
             ("deliveries", "Changes handed to subscribers", counts.deliveries),
             ("catch_ups", "Snapshots and resumes begun", counts.catch_ups),
+            ("subscription_reads", "Reads for subscriptions", self._hub.reads.read),
+            (
+                "subscription_reads_shared",
+                "Questions of subscriptions that a read for another one answered",
+                self._hub.reads.asked - self._hub.reads.read,
+            ),
             ("changefeed_reads", "Reads of the changefeed", feed["reads"]),
             ("changefeed_changes", "Changes that the changefeed found", feed["changes"]),
             ("changefeed_reconnects", "Times the database was lost", feed["reconnects"]),

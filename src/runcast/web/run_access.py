@@ -18,7 +18,7 @@ async def readable_run(services: Services, grant: Grant, run_id: str) -> Run:
         NotFound: There is none, and the grant would have allowed to read it by its id.
         InsufficientScope: Otherwise; whoever may not read a run does not learn whether it exists.
     """
-    run = await services.runs.read_run(grant.environment_id, run_id)
+    run = await services.hub.read_run(grant.environment_id, run_id)
     if run is None:
         require(grant, "read", Resource("runs", run_id))
         raise NotFound(NO_RUN)

@@ -1,0 +1,113 @@
+"""
+Reads for many subscriptions: equal questions that wait at the same time are asked once.
+
+After a network loss or a deploy thousands come back at once and ask for the same. Nobody is given
+an answer that was read before the question came, so sharing is not seen except in the load.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, TypeVar, cast
+
+from runcast.core.page import ChangePage, PageKey
+from runcast.core.position import Position
+from runcast.core.run import Run
+from runcast.core.selector import Selector
+from runcast.ports import RunReader
+
+Answer = TypeVar("Answer")
+
+_NO_SLOT = nullcontext()
+
+
+class SharedReads:
+    """
+    A `RunReader` that shares the reads of another one.
+
+    Args:
+        runs: Who is asked.
+        slots: Bounds how many pages are read at once; single runs are not held up by them.
+    """
+
+    def __init__(self, runs: RunReader, slots: asyncio.Semaphore) -> None:
+        self._runs = runs
+        self._slots = slots
+        self._reading: dict[Hashable, asyncio.Task[Any]] = {}
+        self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self.asked = 0
+        self.read = 0
+
+    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
+        """As `RunReader.read_run`."""
+        return await self._share(
+            (environment_id, run_id), lambda: self._runs.read_run(environment_id, run_id)
+        )
+
+    async def read_snapshot(
+        self, selector: Selector, *, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """As `RunReader.read_snapshot`."""
+        return await self._share(
+            (selector, None, after, limit),
+            lambda: self._runs.read_snapshot(selector, after=after, limit=limit),
+            self._slots,
+        )
+
+    async def read_changes(
+        self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """As `RunReader.read_changes`."""
+        return await self._share(
+            (selector, since, after, limit),
+            lambda: self._runs.read_changes(selector, since=since, after=after, limit=limit),
+            self._slots,
+        )
+
+    async def close(self) -> None:
+        """Give up what is being read."""
+        tasks = [*self._reading.values(), *self._next.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _share(
+        self,
+        question: Hashable,
+        read: Callable[[], Awaitable[Answer]],
+        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
+    ) -> Answer:
+        self.asked += 1
+        task = self._next.get(question)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._read(question, read, slot))
+            task.add_done_callback(_retrieved)
+            self._next[question] = task
+        await asyncio.wait((task,))  # who leaves takes nothing from the others
+        return cast("Answer", task.result())
+
+    async def _read(
+        self,
+        question: Hashable,
+        read: Callable[[], Awaitable[Answer]],
+        slot: AbstractAsyncContextManager[object],
+    ) -> Answer:
+        """Read once the last read of this question is over; until it begins others may join."""
+        try:
+            if question in self._reading:
+                await asyncio.wait((self._reading[question],))
+            async with slot:
+                self.read += 1
+                self._reading[question] = self._next.pop(question)
+                return await read()
+        finally:
+            # Whichever of the two this task is: it may have been cancelled while it waited.
+            for tasks in (self._next, self._reading):
+                if tasks.get(question) is asyncio.current_task():
+                    del tasks[question]
+
+
+def _retrieved(task: asyncio.Task[Any]) -> None:
+    """All who asked may have left: then nobody else looks at what went wrong."""
+    if not task.cancelled():
+        task.exception()

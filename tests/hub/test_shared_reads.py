@@ -1,0 +1,167 @@
+"""Shared reads: one read for all who ask the same, and never one that began before they asked."""
+
+import asyncio
+
+import pytest
+
+from runcast.core.position import Position
+from runcast.core.run import Run
+from runcast.core.selector import Selector
+from runcast.errors import BackendError
+from runcast.hub.shared_reads import SharedReads
+from runcast.testing import MemoryRunReader
+from tests.support.run_hub import EVERYTHING, RunHub, ScriptedRuns
+from tests.support.runs import make_run
+from tests.support.stream_hub import calm
+
+
+@pytest.fixture
+def runs() -> ScriptedRuns:
+    return ScriptedRuns()
+
+
+@pytest.fixture
+def reads(runs: ScriptedRuns) -> SharedReads:
+    return SharedReads(runs, asyncio.Semaphore(2))
+
+
+def ask(reads: SharedReads, selector: Selector = EVERYTHING) -> "asyncio.Task[list[str]]":
+    """Read the ids of a snapshot."""
+
+    async def read() -> list[str]:
+        page = await reads.read_snapshot(selector, after=None, limit=10)
+        return [change.facets.id for change in page.changes]
+
+    return asyncio.create_task(read())
+
+
+async def test_who_asks_at_one_time_shares_a_read(runs: ScriptedRuns, reads: SharedReads) -> None:
+    runs.write(make_run(id="run_1"))
+    asked = [ask(reads) for _ in range(100)]
+    assert await asyncio.gather(*asked) == [["run_1"]] * 100
+    assert (runs.reads, reads.read, reads.asked) == (1, 1, 100)
+
+
+async def test_nobody_gets_what_was_read_before_they_asked(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    hold = runs.hold_next_read()
+    early = ask(reads)
+    await hold.reached.wait()  # its snapshot is taken
+    runs.write(make_run(id="run_1"))
+    late = [ask(reads) for _ in range(10)]
+    await calm()
+    assert runs.reads == 1
+    hold.release()
+    assert await early == []
+    assert await asyncio.gather(*late) == [["run_1"]] * 10
+    assert runs.reads == 2
+
+
+async def test_other_questions_are_read_apart(runs: ScriptedRuns, reads: SharedReads) -> None:
+    runs.write(make_run(id="run_1"), make_run(id="run_2"))
+    here = runs.position
+    for number, question in enumerate(
+        [
+            reads.read_snapshot(EVERYTHING, after=None, limit=1),
+            reads.read_snapshot(EVERYTHING, after=None, limit=2),
+            reads.read_snapshot(Selector("env_2"), after=None, limit=1),
+            reads.read_changes(EVERYTHING, since=here, after=None, limit=1),
+            reads.read_changes(EVERYTHING, since=Position(1, 1), after=None, limit=1),
+        ],
+        start=1,
+    ):
+        await question
+        assert runs.reads == number
+
+
+async def test_waiting_for_a_slot_lets_others_join(runs: ScriptedRuns, reads: SharedReads) -> None:
+    holds = [runs.hold_next_read() for _ in range(2)]
+    busy = [ask(reads, Selector("env_1", run_id=f"run_{number}")) for number in range(2)]
+    await calm()
+    asked = [ask(reads)]
+    await calm()
+    runs.write(make_run(id="run_1"))
+    asked.append(ask(reads))
+    await calm()
+    assert runs.reads == 2
+    for hold in holds:
+        hold.release()
+    await asyncio.gather(*busy)
+    assert await asyncio.gather(*asked) == [["run_1"]] * 2
+    assert runs.reads == 3
+
+
+async def test_a_failure_is_told_to_all_and_the_next_read_is_a_new_one(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    runs.failures = [BackendError("Away.")]
+    results = await asyncio.gather(ask(reads), ask(reads), return_exceptions=True)
+    assert [type(result) for result in results] == [BackendError] * 2
+    assert await ask(reads) == []
+
+
+async def test_who_leaves_takes_nothing_from_the_others(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    runs.write(make_run(id="run_1"))
+    hold = runs.hold_next_read()
+    first, second = ask(reads), ask(reads)
+    await hold.reached.wait()
+    first.cancel()
+    hold.release()
+    assert await second == ["run_1"]
+
+
+async def test_a_failure_that_nobody_waits_for_is_silent(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    runs.failures = [BackendError("Away.")]
+    asked = ask(reads)
+    await asyncio.sleep(0)
+    asked.cancel()
+    await calm()  # warnings are errors here, and one would come from the garbage
+    assert await ask(reads) == []
+
+
+async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedReads) -> None:
+    hold = runs.hold_next_read()
+    reading = ask(reads)
+    await hold.reached.wait()
+    waiting = ask(reads)
+    await calm()
+    await reads.close()
+    for task in (reading, waiting):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await ask(reads) == []
+
+
+async def test_a_run_is_shared_too() -> None:
+    class Counting(MemoryRunReader):
+        count = 0
+
+        async def read_run(self, environment_id: str, run_id: str) -> Run | None:
+            self.count += 1
+            return await super().read_run(environment_id, run_id)
+
+    runs = Counting()
+    runs.write(make_run(id="run_1"))
+    reads = SharedReads(runs, asyncio.Semaphore(1))
+    found = await asyncio.gather(*(reads.read_run("env_1", "run_1") for _ in range(10)))
+    assert [run.id for run in found if run is not None] == ["run_1"] * 10
+    assert runs.count == 1
+    assert await reads.read_run("env_2", "run_1") is None
+
+
+async def test_a_thousand_subscribers_that_come_at_once_are_brought_up_to_date_by_few_reads() -> (
+    None
+):
+    world = RunHub()
+    world.write("run_1", "run_2")
+    clients = [world.connect() for _ in range(1000)]
+    await calm()
+    assert {tuple(client.names) for client in clients} == {
+        ("run run_2", "run run_1", "up-to-date"),
+    }
+    assert world.runs.reads <= 2
