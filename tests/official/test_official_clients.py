@@ -5,11 +5,8 @@ Every check is a process of its own, with a gateway and a database of its own.
 """
 
 import asyncio
-import hashlib
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,14 +17,13 @@ import asyncpg
 import pytest
 
 from tests.support.gateway_app import GatewayApp, running_app
-from tests.support.needs import missing
+from tests.support.npm import install_packages
 
-pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90, func_only=True)]
 
 HERE = Path(__file__).parent
 _CHECK = re.compile(r'^check(?:\.(v[34]))?\(\s*"([^"]+)"', re.MULTILINE)
 _FINISH = re.compile(r"finish (run_\w+) while the gateway is away")
-_INSTALL_SECONDS = 300
 # Short, so that a check sees several polls.
 _HOLD_SECONDS = 2.0
 
@@ -108,21 +104,8 @@ async def copied_database(database_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def clients(node: Path) -> Path:
-    """Install the packages as the lock file says, unless that was done already; gives node."""
-    lock = hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
-    stamp = HERE / "node_modules" / ".runcast-lock"
-    if not stamp.exists() or stamp.read_text() != lock:
-        npm = shutil.which("npm") or missing("npm", "install it beside Node.js")
-        install = subprocess.run(
-            [npm, "ci", "--ignore-scripts"],
-            cwd=HERE,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_SECONDS,
-        )
-        if install.returncode:
-            missing("the official packages", f"npm ci failed: {install.stderr[-2000:]}")
-        stamp.write_text(lock)
+    """Install the packages; gives node."""
+    install_packages(HERE)
     return node
 
 

@@ -148,7 +148,7 @@ def test_a_full_test_runs_every_check_and_ends_with_the_closing_line(checkout: P
     assert done.returncode == 0, done.stdout
     for line in ("ruff check .", "ruff format --check .", "mypy ", "lint-imports "):
         assert line in done.stdout.splitlines()
-    assert "python -m pytest --cov" in done.stdout
+    assert f"python -m pytest {' '.join(dev.WHOLE_RUN)}\n" in done.stdout
     assert "MISSING Node.js" in done.stdout
     assert "MISSING Chromium" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 passed in 0.01s"
