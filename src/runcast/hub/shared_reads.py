@@ -83,7 +83,7 @@ class SharedReads:
             task = asyncio.get_running_loop().create_task(self._read(question, read, slot))
             task.add_done_callback(_retrieved)
             self._next[question] = task
-        await asyncio.wait((task,))  # who leaves takes nothing from the others
+        await _over(task)
         return cast("Answer", task.result())
 
     async def _read(
@@ -95,7 +95,7 @@ class SharedReads:
         """Read once the last read of this question is over; until it begins others may join."""
         try:
             if question in self._reading:
-                await asyncio.wait((self._reading[question],))
+                await _over(self._reading[question])
             async with slot:
                 self.read += 1
                 self._reading[question] = self._next.pop(question)
@@ -105,6 +105,20 @@ class SharedReads:
             for tasks in (self._next, self._reading):
                 if tasks.get(question) is asyncio.current_task():
                     del tasks[question]
+
+
+async def _over(task: asyncio.Task[Any]) -> None:
+    """Wait for the end of a task that others wait for as well: who leaves does not cancel it."""
+    if task.done():
+        return
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def release(_: asyncio.Task[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(release)
+    await waiter
 
 
 def _retrieved(task: asyncio.Task[Any]) -> None:
