@@ -98,6 +98,7 @@ class Gateway:
             lease_seconds=limits.stream_lease_seconds,
         )
         self.hub = Hub(runs, chunks, clock, limits)
+        chunks.on_append = self.hub.chunks_appended
         self.tailer = PostgresTailer(
             url,
             schema=settings.schema_name,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from runcast.auth.keys import KeyRing
 from runcast.core.batch import Batch, NewBatch, StreamedItems
-from runcast.core.chunk import ChunkPage, NewChunk, StreamMove, StreamName
+from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
 from runcast.core.position import Position
@@ -171,6 +171,9 @@ class RunStore(RunReader, Protocol):
 
 class ChunkLog(Protocol):
     """Streams of chunks: idempotent appends, durable when answered, and reads at any offset."""
+
+    on_append: Callable[[StreamName, Sequence[Chunk]], None]
+    """Told of the chunks that were appended here, in order, as soon as they are durable."""
 
     async def register(self, name: StreamName) -> None:
         """

@@ -279,6 +279,7 @@ class MemoryChunkLog:
     ) -> None:
         self.runs = runs
         self.on_move = on_move
+        self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
         self._clock = clock
         self._max_streams = max_streams
         self._max_stream_bytes = max_stream_bytes
@@ -305,12 +306,14 @@ class MemoryChunkLog:
             )
         if fresh:
             now = int(self._clock.now() * 1000)
-            stream.chunks.extend(
+            stored = [
                 Chunk(index, chunk.text, now)
                 for index, chunk in enumerate(fresh, len(stream.chunks))
-            )
+            ]
+            stream.chunks.extend(stored)
             stream.bytes += size
             stream.writers = last
+            self.on_append(name, stored)
             self._moved(name, stream)
         return len(fresh)
 
@@ -381,7 +384,7 @@ class MemoryChunkLog:
 
     def _moved(self, name: StreamName, stream: _Stream) -> None:
         stream.updated_at = self._clock.now()
-        self.on_move(StreamMove(name, len(stream.chunks)))
+        self.on_move(StreamMove(name, len(stream.chunks), stream.closed))
 
     def _has_open_writers(self, stream: _Stream) -> bool:
         return any(until > self._clock.now() for until in stream.open_until.values())

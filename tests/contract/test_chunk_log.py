@@ -8,7 +8,7 @@ from typing import Protocol
 import asyncpg
 import pytest
 
-from runcast.core.chunk import ChunkPage, NewChunk, StreamName, StreamState
+from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName, StreamState
 from runcast.errors import NotFound, StreamClosed, StreamFull, TooManyStreams
 from runcast.ports import ChunkLog
 from runcast.postgres.chunk_log import PostgresChunkLog
@@ -163,6 +163,33 @@ class TestAppending:
         times = [chunk.appended_at for chunk in (await page(log)).chunks]
         assert times == sorted(times)
         assert times[0] > 1_700_000_000_000
+
+
+class TestTelling:
+    async def test_what_is_told_is_what_is_read(self, log: PrunableLog) -> None:
+        told: list[tuple[StreamName, Chunk]] = []
+        log.on_append = lambda name, chunks: told.extend((name, chunk) for chunk in chunks)
+        other = StreamName("run_2", "llm")
+        await asyncio.gather(
+            log.append(NAME, lines("a", "é", writer="w")),
+            log.append(other, lines("b")),
+            log.append(NAME, lines("c", writer="v")),
+        )
+        for stream in (NAME, other):
+            heard = [chunk for name, chunk in told if name == stream]
+            assert heard == list((await page(log, name=stream)).chunks)
+        assert len(told) == 4
+
+    async def test_what_was_there_already_or_is_refused_is_not_told(self, log: PrunableLog) -> None:
+        told: list[str] = []
+        log.on_append = lambda name, chunks: told.extend(chunk.text for chunk in chunks)
+        await log.append(NAME, lines("a", "b", writer="w"))
+        await log.append(NAME, lines("a", "b", "c", writer="w"))
+        await log.append(NAME, [])
+        await log.close(NAME)
+        with pytest.raises(StreamClosed):
+            await log.append(NAME, lines("d"))
+        assert told == ["a", "b", "c"]
 
 
 class TestIdempotency:

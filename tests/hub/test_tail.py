@@ -2,9 +2,12 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from runcast.core.chunk import Chunk
 from tests.support.gateway_app import until
 from tests.support.stream_hub import NAME, Client, StreamHub, away, calm
 
@@ -321,3 +324,162 @@ async def test_whatever_happens_everybody_gets_everything_once(seed: int) -> Non
         assert mine + client.parts == list(range(world.count))
         assert client.events.count("up-to-date") == 1
     assert not world.hub._tails
+
+
+class TestAppendedHere:
+    """Chunks that this gateway stored itself reach live readers without being read."""
+
+    @pytest.mark.parametrize("and_moves", [True, False])
+    async def test_they_are_not_read(self, and_moves: bool) -> None:
+        world = StreamHub()
+        world.tell_appends(and_moves=and_moves)
+        clients = [await world.live() for _ in range(5)]
+        before = world.log.reads
+        for count in (1, 3, 2):
+            await world.append_many(count)
+            await calm()
+        assert world.log.reads == before
+        for client in clients:
+            assert client.parts == list(range(6))
+
+    async def test_a_close_is_seen(self) -> None:
+        world = StreamHub()
+        world.tell_appends()
+        client = await world.live()
+        await world.append()
+        await world.log.close(NAME)
+        await calm()
+        assert client.parts == [0]
+        assert client.events == ["up-to-date", "end closed"]
+
+    async def test_the_last_writer_of_a_finished_run_is_missed(self) -> None:
+        world = StreamHub()
+        world.tell_appends()
+        client = await world.live()
+        await world.log.hold_open(NAME, "w", connected=True)
+        world.finish()
+        await world.append()
+        await calm()
+        assert client.events == ["up-to-date"]
+        await world.log.hold_open(NAME, "w", connected=False)
+        await calm()
+        assert client.parts == [0]
+        assert client.events == ["up-to-date", "end finished"]
+
+    async def test_beyond_a_gap_they_wait_for_the_news(self) -> None:
+        world = StreamHub()
+        client = await world.live()
+        on_move, world.log.on_move = world.log.on_move, lambda move: None
+        await world.append()  # by another gateway, say
+        world.log.on_append = world.hub.chunks_appended
+        await world.append()
+        await calm()
+        assert client.parts == []
+        world.log.on_move = on_move
+        await world.append()
+        await calm()
+        assert client.parts == [0, 1, 2]
+
+    async def test_a_read_that_is_on_its_way_doubles_nothing(self) -> None:
+        world = StreamHub()
+        client = await world.live()
+        hold = world.log.hold_next_read()
+        await world.append_many(3)
+        await hold.reached.wait()  # it has these three, but not the next
+        world.hub.chunks_appended(NAME, (await _all_chunks(world))[:2])
+        hold.release()
+        await calm()
+        assert client.parts == [0, 1, 2]
+
+    async def test_a_read_that_is_outrun_says_nothing_old(self) -> None:
+        world = StreamHub()
+        world.tell_appends()
+        client = await world.live()
+        hold = world.log.hold_next_read()
+        client.reader.tail.pull()
+        await hold.reached.wait()
+        await world.append_many(2)
+        hold.release()
+        await calm()
+        assert client.parts == [0, 1]
+        assert client.events == ["up-to-date"]
+
+    async def test_a_reader_that_comes_meanwhile_misses_nothing(self) -> None:
+        world = StreamHub()
+        world.tell_appends(and_moves=False)
+        first = await world.live()
+        hold = world.log.hold_next_read()
+        second = world.read()
+        await hold.reached.wait()
+        await world.append_many(2)
+        hold.release()
+        await calm()
+        await world.append()
+        await calm()
+        assert first.parts == second.parts == [0, 1, 2]
+
+    async def test_a_first_reader_that_comes_meanwhile_misses_nothing(self) -> None:
+        world = StreamHub()
+        world.tell_appends(and_moves=False)
+        hold = world.log.hold_next_read()
+        client = world.read()
+        await hold.reached.wait()
+        await world.append_many(2)
+        hold.release()
+        await calm()
+        await world.append()
+        await calm()
+        assert client.parts == [0, 1, 2]
+
+    async def test_a_fault_drops_those_who_may_have_missed_something(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        world = StreamHub()
+        world.tell_appends()
+        client, other = await world.live(), await world.live()
+
+        def fail() -> None:
+            raise ValueError("planted")
+
+        client.outlet.on_write = fail
+        with caplog.at_level("ERROR"):
+            await world.append()
+            await calm()
+        assert (client.outlet.ended, other.outlet.ended) == ("aborted", "aborted")
+        assert "planted" in caplog.text
+
+    async def test_random_news_in_any_order(self) -> None:
+        chance = random.Random(7)
+        world = StreamHub()
+        clients = [await world.live() for _ in range(3)]
+        tell, on_move = world.hub.chunks_appended, world.log.on_move
+        late: list[Any] = []
+        for _ in range(200):
+            told = chance.random() < 0.5
+            world.log.on_append = tell if told else lambda name, chunks: None
+            world.log.on_move = late.append
+            await world.append_many(chance.randint(1, 3))
+            if chance.random() < 0.3:
+                world.log.hold_next_read().release()
+            while late and chance.random() < 0.6:
+                on_move(late.pop(0))
+            for client in clients:
+                if chance.random() < 0.1:
+                    client.outlet.set_writable(not client.outlet.writable)
+            if chance.random() < 0.1:
+                clients.append(world.read())
+            if chance.random() < 0.5:
+                await calm()
+        for move in late:
+            on_move(move)
+        for client in clients:
+            client.outlet.set_writable(True)
+        await calm()
+        for client in clients:
+            assert client.parts == list(range(world.count))
+            assert client.events == ["up-to-date"]
+
+
+async def _all_chunks(world: StreamHub) -> Sequence[Chunk]:
+    page = await world.log.read(NAME, 0, max_chunks=100, max_bytes=10_000)
+    return page.chunks

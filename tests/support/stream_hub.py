@@ -197,6 +197,12 @@ class StreamHub:
         here = self.runs.position
         self.hub.publish(self.runs.changes(before, here) if told else (), here)
 
+    def tell_appends(self, *, and_moves: bool = True) -> None:
+        """Let the hub hear of what is appended at once, before the changefeed tells."""
+        self.log.on_append = self.hub.chunks_appended
+        if not and_moves:
+            self.log.on_move = lambda move: None
+
     # -- readers --------------------------------------------------------------------------------
 
     def read(

@@ -84,10 +84,11 @@ class ChunkPage:
 
 @dataclass(frozen=True, slots=True)
 class StreamMove:
-    """A stream grew or was closed: what its followers learn from the changefeed."""
+    """A stream changed: it grew, was closed, or lost a writer; the changefeed tells how it is."""
 
     name: StreamName
     next_index: int
+    closed: bool
 
 
 def check_writer(writer: str) -> str:

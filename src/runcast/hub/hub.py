@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from runcast.core.chunk import StreamMove, StreamName
+from runcast.core.chunk import Chunk, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.limits import Limits
 from runcast.core.position import Position
@@ -200,7 +200,23 @@ class Hub:
         for move in moves:
             tail = self._tails.get(move.name)
             if tail is not None:
-                tail.moved(move.next_index)
+                tail.moved(move)
+
+    def chunks_appended(self, name: StreamName, chunks: Sequence[Chunk]) -> None:
+        """
+        Hand chunks that this gateway has just stored to those who read their stream live.
+
+        They need not be read again; where others write to the stream too, or somebody is behind,
+        the changefeed tells the rest.
+        """
+        tail = self._tails.get(name)
+        if tail is None:
+            return
+        try:
+            tail.appended(chunks)
+        except Exception:
+            logger.exception("chunks could not be handed to their readers")
+            tail.abort()  # nobody knows who of them got it: they come back with their last cursors
 
     def tail_of(self, name: StreamName) -> Tail:
         """What a reader of this stream joins."""

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
-from runcast.core.chunk import Chunk, ChunkPage, StreamName, StreamState
+from runcast.core.chunk import Chunk, ChunkPage, StreamMove, StreamName, StreamState
 from runcast.core.limits import Limits
 from runcast.core.stream_format import StreamFormat
 from runcast.core.stream_subscription import PartsFrame, Phase, StreamSubscription
@@ -110,10 +111,25 @@ class Tail:
             if self._recheck is not None:
                 self._recheck.cancel()
 
-    def moved(self, next_index: int) -> None:
-        """The stream grew up to this offset, or something else about it changed."""
-        self._next_index = max(self._next_index, next_index)
+    def moved(self, move: StreamMove) -> None:
+        """The stream grew, or something else about it changed."""
+        known = self._end is not None and move.next_index == self._end == self._next_index
+        self._next_index = max(self._next_index, move.next_index)
+        if known and not move.closed and not any(each.machine.run_over for each in self.readers):
+            return  # `appended` told it already, and who else writes matters to nobody
         self.pull()
+
+    def appended(self, chunks: Sequence[Chunk]) -> None:
+        """Take chunks that were just stored; beyond a gap they are read when the news comes."""
+        self.heard += 1
+        self._next_index = max(self._next_index, chunks[-1].index + 1)
+        if self._end == chunks[0].index:
+            self._deliver(chunks)
+
+    def abort(self) -> None:
+        """Drop the connections of all readers."""
+        for reader in list(self.readers):
+            reader.connection.abort("error")
 
     def joined(self, machine: StreamSubscription, heard: int) -> None:
         """
@@ -168,8 +184,7 @@ class Tail:
         self._pulling = None
         if not pulling.cancelled() and (error := pulling.exception()) is not None:
             logger.error("a stream could not be followed", exc_info=error)
-            for reader in list(self.readers):
-                reader.connection.abort("error")
+            self.abort()
         elif self._again and self.readers:
             self.pull()  # asked for between its end and now
 
@@ -182,11 +197,12 @@ class Tail:
             except BackendError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            if page.chunks:
-                self._deliver(page.chunks)
+            fresh = [chunk for chunk in page.chunks if chunk.index >= self._end]
+            if fresh:
+                self._deliver(fresh)
             # A page that was asked for before the news came may not know them.
             if self._end >= page.state.next_index and not self._again:
-                self._settle(page.state)
+                self._settle(replace(page.state, next_index=self._end))
                 return
 
     async def _read_log(self, offset: int, max_chunks: int) -> ChunkPage:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName, StreamState
@@ -24,7 +24,8 @@ _WAITING_BYTES = 32 * 1024 * 1024  # what may wait for a commit; further appends
 _KNOWN_STREAMS = 50_000
 
 _LOCK = """
-    SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed
+    SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed,
+        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
     FROM @schema@.streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
 """
 # A statement of its own, after the lock: it sees what whoever held the lock before has written.
@@ -34,8 +35,10 @@ _WRITERS = """
 """
 _WRITE = """
     WITH stored AS (
-        INSERT INTO @schema@.chunks (stream_id, index, data)
-        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[])
+        INSERT INTO @schema@.chunks (stream_id, index, data, created_at)
+        SELECT stream_id, index, data, to_timestamp(appended_at / 1000.0)
+        FROM unnest($1::bigint[], $2::bigint[], $3::text[], $10::bigint[])
+            AS new (stream_id, index, data, appended_at)
     ), moved AS (
         UPDATE @schema@.streams SET next_index = new.next_index, bytes = new.bytes
         FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS new (id, next_index, bytes)
@@ -57,6 +60,7 @@ _STATE = """
 class _Append:
     """One call of `append`, waiting for its commit."""
 
+    name: StreamName
     stream_id: int
     chunks: Sequence[NewChunk]
     bytes: int
@@ -65,13 +69,15 @@ class _Append:
 
 @dataclass(slots=True)
 class _Tip:
-    """A stream under its lock: where the next chunk goes."""
+    """A stream under its lock: where the next chunk goes, and what comes there."""
 
     next_index: int
     bytes: int
     closed: bool
+    now: int
     writers: dict[str, int] = field(default_factory=dict)
     changed_writers: set[str] = field(default_factory=set)
+    stored: list[Chunk] = field(default_factory=list)
 
 
 class PostgresChunkLog:
@@ -99,6 +105,7 @@ class PostgresChunkLog:
         self._max_streams = max_streams
         self._max_stream_bytes = max_stream_bytes
         self._lease_seconds = lease_seconds
+        self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
@@ -141,7 +148,7 @@ class PostgresChunkLog:
             await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
             self._waiting_bytes += size
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Append(stream_id, chunks, size, done))
+        self._waiting.append(_Append(name, stream_id, chunks, size, done))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all())
         return await done
@@ -290,7 +297,7 @@ class PostgresChunkLog:
         return group
 
     async def _commit(self, group: list[_Append]) -> None:
-        results = await self._database.retrying(lambda: self._store(group))
+        results, tips = await self._database.retrying(lambda: self._store(group))
         for append, result in zip(group, results, strict=True):
             if append.done.done():
                 continue
@@ -298,21 +305,26 @@ class PostgresChunkLog:
                 append.done.set_exception(result)
             else:
                 append.done.set_result(result)
+        for name, stream_id in {append.name: append.stream_id for append in group}.items():
+            if (tip := tips.get(stream_id)) is not None and tip.stored:
+                self.on_append(name, tip.stored)
 
-    async def _store(self, group: list[_Append]) -> list[int | GatewayError]:
+    async def _store(
+        self, group: list[_Append]
+    ) -> tuple[list[int | GatewayError], dict[int, _Tip]]:
         """Store a group in one transaction; what cannot be stored does not hinder the others."""
         async with self._database.transaction() as transaction:
             tips = await self._lock(transaction, group)
-            stored: list[tuple[int, int, str]] = []
-            results = [self._place(append, tips, stored) for append in group]
-            if stored:
-                await self._write(transaction, tips, stored)
-        return results
+            results = [self._place(append, tips.get(append.stream_id)) for append in group]
+            moved = {stream_id: tip for stream_id, tip in tips.items() if tip.stored}
+            if moved:
+                await self._write(transaction, moved)
+        return results, tips
 
     async def _lock(self, transaction: Transaction, group: list[_Append]) -> dict[int, _Tip]:
         ids = sorted({append.stream_id for append in group})
         tips = {
-            row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"])
+            row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"], row["now"])
             for row in await transaction.fetch(_LOCK, ids)
         }
         writers = {
@@ -323,11 +335,8 @@ class PostgresChunkLog:
                 tips[row["stream_id"]].writers[row["writer"]] = row["last_index"]
         return tips
 
-    def _place(
-        self, append: _Append, tips: dict[int, _Tip], stored: list[tuple[int, int, str]]
-    ) -> int | GatewayError:
+    def _place(self, append: _Append, tip: _Tip | None) -> int | GatewayError:
         """Give the new chunks of an append their offsets."""
-        tip = tips.get(append.stream_id)
         if tip is None:
             return NotFound("The run of this stream does not exist any more.")
         fresh = [chunk for chunk in append.chunks if _is_new(chunk, tip)]
@@ -342,7 +351,7 @@ class PostgresChunkLog:
         for chunk in fresh:
             if not _is_new(chunk, tip):  # twice in one append
                 continue
-            stored.append((append.stream_id, tip.next_index, chunk.text))
+            tip.stored.append(Chunk(tip.next_index, chunk.text, tip.now))
             tip.next_index += 1
             count += 1
             if chunk.writer is not None and chunk.writer_index is not None:
@@ -351,26 +360,25 @@ class PostgresChunkLog:
         tip.bytes += size
         return count
 
-    async def _write(
-        self, transaction: Transaction, tips: dict[int, _Tip], stored: list[tuple[int, int, str]]
-    ) -> None:
-        moved = sorted({stream_id for stream_id, _, _ in stored})
+    async def _write(self, transaction: Transaction, moved: dict[int, _Tip]) -> None:
+        stored = [(stream_id, chunk) for stream_id, tip in moved.items() for chunk in tip.stored]
         writers = [
-            (stream_id, writer, tips[stream_id].writers[writer])
-            for stream_id in moved
-            for writer in sorted(tips[stream_id].changed_writers)
+            (stream_id, writer, tip.writers[writer])
+            for stream_id, tip in moved.items()
+            for writer in sorted(tip.changed_writers)
         ]
         await transaction.fetch(
             _WRITE,
-            [stream_id for stream_id, _, _ in stored],
-            [index for _, index, _ in stored],
-            [text for _, _, text in stored],
-            moved,
-            [tips[stream_id].next_index for stream_id in moved],
-            [tips[stream_id].bytes for stream_id in moved],
+            [stream_id for stream_id, _ in stored],
+            [chunk.index for _, chunk in stored],
+            [chunk.text for _, chunk in stored],
+            list(moved),
+            [tip.next_index for tip in moved.values()],
+            [tip.bytes for tip in moved.values()],
             [stream_id for stream_id, _, _ in writers],
             [writer for _, writer, _ in writers],
             [last_index for _, _, last_index in writers],
+            [chunk.appended_at for _, chunk in stored],
         )
 
     # -- names ----------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ _LOST = (
 
 _FACETS = "changed_in, id, environment_id, task, tags, batch_id, created_at"
 
-# A stream that moved, in the columns of runs: its run, its key, and how far it is.
-_MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, false"
+# A stream that moved, in the columns of runs: its run, its key, how far it is, and whether closed.
+_MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, closed_at IS NOT NULL"
 
 # Keys of all runs, departures and streams that became visible since a snapshot: those at or above
 # its xmax, and those of transactions it listed as in flight. Two index scans each; one OR would
@@ -301,7 +301,10 @@ class PostgresTailer:
         self._sink.publish(last, position)
         if moves:
             self._sink.streams_moved(
-                [StreamMove(StreamName(row["id"], row["task"]), row["version"]) for row in moves]
+                [
+                    StreamMove(StreamName(row["id"], row["task"]), row["version"], row["deleted"])
+                    for row in moves
+                ]
             )
 
     def _wanted(self, rows: Iterable[Row]) -> dict[str, tuple[RunFacets, list[Departure]]]:
