@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 from runcast.auth.keys import KeyRing
 from runcast.core.batch import Batch, NewBatch, StreamedItems
+from runcast.core.bucket import Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
 from runcast.core.position import Position
+from runcast.core.rate import Rate
 from runcast.core.run import Departure, Run, RunChange, RunFacets
 from runcast.core.run_filter import RunFilter
 from runcast.core.selector import Selector
@@ -298,6 +300,21 @@ class WaitpointStore(Protocol):
         self, waitpoint_id: str, output: str | None, output_type: str, *, now: datetime
     ) -> bool:
         """Complete a waitpoint that is still waited for; tells whether it was."""
+        ...
+
+
+class RateLimiter(Protocol):
+    """Buckets of permits that all gateways share; a bucket that nobody drew from is full."""
+
+    async def draw(self, bucket: bytes, wanted: int, rate: Rate) -> Draw:
+        """
+        Draw as many permits as are wanted, at most a burst, or all that are there.
+
+        By the limiter's own clock: those of the gateways may differ.
+
+        Raises:
+            BackendError: Whether they were drawn is not known.
+        """
         ...
 
 

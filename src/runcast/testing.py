@@ -1,11 +1,15 @@
-"""What tests use in place of the world: a clock moved by hand, runs and streams in memory."""
+"""
+What tests use in place of the world: a clock moved by hand, and in memory runs, streams, limits.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from runcast.core.bucket import Bucket, Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
 from runcast.core.page import ChangePage, PageKey
 from runcast.core.position import Position
+from runcast.core.rate import Rate
 from runcast.core.run import Departure, Run, RunChange
 from runcast.core.selector import Selector
 from runcast.errors import NotFound, PositionLost, StreamClosed, StreamFull, TooManyStreams
@@ -398,3 +402,18 @@ def _advances(chunk: NewChunk, last: dict[str, int]) -> bool:
         return False
     last[chunk.writer] = chunk.writer_index
     return True
+
+
+class MemoryRateLimiter:
+    """Buckets in memory behind the port `RateLimiter`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._buckets: dict[bytes, Bucket] = {}
+
+    async def draw(self, bucket: bytes, wanted: int, rate: Rate) -> Draw:
+        """See `RateLimiter`."""
+        now = self._clock.now()
+        draw = self._buckets.get(bucket, Bucket()).draw(wanted, rate, now)
+        self._buckets[bucket] = Bucket(draw.missing, now)
+        return draw

@@ -1,4 +1,7 @@
-"""Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints."""
+"""
+Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints, and rate
+limits that are as if nobody had made a request.
+"""
 
 import asyncio
 import logging
@@ -54,6 +57,12 @@ _PRUNE_WAITPOINTS = f"""
         ORDER BY coalesce(completed_at, timeout_at) LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
     )
 """
+_PRUNE_RATE_LIMITS = f"""
+    DELETE FROM @schema@.rate_limits WHERE ctid IN (
+        SELECT ctid FROM @schema@.rate_limits WHERE full_at < now()
+        LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+    )
+"""
 
 
 class Janitor:
@@ -82,3 +91,4 @@ class Janitor:
         await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
         await self._database.fetch(_PRUNE_ANSWERS, _ANSWERS_SECONDS)
         await self._database.fetch(_PRUNE_WAITPOINTS, _WAITPOINTS_SECONDS)
+        await self._database.fetch(_PRUNE_RATE_LIMITS)
