@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from runcast.cli.settings_page import settings_page
 from runcast.core.limits import Limits
+from runcast.core.rate import Rate
 from runcast.errors import ConfigurationError
 from runcast.settings import Settings, load_settings, unknown_variables, variables_of
 
@@ -51,6 +52,28 @@ def test_variables_reach_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = load_settings().limits
     assert limits.heartbeat_seconds == 2.5
     assert limits.withheld_columns == {"payload", "output"}
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("60/60", Rate(60, 60.0, 60)),
+        ("250/10 burst 750", Rate(250, 10.0, 750)),
+        ("0", None),
+        (" Off ", None),
+    ],
+)
+def test_rates_are_written_or_off(
+    text: str, rate: Rate | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNCAST_SECRET_KEY_RATE", text)
+    assert load_settings().limits.secret_key_rate == rate
+
+
+def test_rates_that_nobody_set_can_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNCAST_SECRET_KEY_RATE", "1/1")
+    limits = load_settings(host="example.test").without_rates().limits
+    assert (limits.secret_key_rate, limits.public_token_rate) == (Rate(1, 1.0, 1), None)
 
 
 def test_database_url_wins_over_its_longer_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +123,8 @@ def test_settings_cannot_be_changed() -> None:
         ("RUNCAST_MAX_BODY_BYTES", "1.5"),
         ("RUNCAST_WITHHELD_COLUMNS", "status"),
         ("RUNCAST_WITHHELD_COLUMNS", "hidden word"),
+        ("RUNCAST_PUBLIC_TOKEN_RATE", "600"),
+        ("RUNCAST_SECRET_KEY_RATE", "1/hidden"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_and_never_shown(
@@ -143,7 +168,14 @@ def test_the_database_url_is_not_in_the_repr() -> None:
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_no_text_in_a_variable_ends_in_anything_but_our_error(text: str) -> None:
-    for field in ("database_url", "schema_name", "withheld_columns", "forwarded_allow_ips", "port"):
+    for field in (
+        "database_url",
+        "schema_name",
+        "withheld_columns",
+        "forwarded_allow_ips",
+        "port",
+        "secret_key_rate",
+    ):
         try:
             load_settings(**{field: text})
         except ConfigurationError as error:

@@ -19,6 +19,7 @@ from runcast.postgres.embedded import default_data_dir
 from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
+from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
 from runcast.postgres.tailer import PostgresTailer
@@ -29,6 +30,7 @@ from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.metrics import gateway_registry
 from runcast.web.page import page_routes
+from runcast.web.rate_limits import RateLimits
 from runcast.web.server import Server, listen
 from runcast.web.services import Readiness, Services
 from runcast.web.websocket import websocket_route
@@ -111,6 +113,7 @@ class Gateway:
         keys = KeyDirectory(
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
+        rate_limits = RateLimits(PostgresRateLimiter(self._database), clock=clock, limits=limits)
         self.services = Services(
             runs=runs,
             chunks=chunks,
@@ -118,12 +121,13 @@ class Gateway:
             waitpoints=PostgresWaitpointStore(self._database),
             keys=keys,
             bearer=Bearer(keys, clock=clock),
+            rate_limits=rate_limits,
             hub=self.hub,
             clock=clock,
             limits=limits,
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
-            metrics=gateway_registry(self.hub, self.tailer),
+            metrics=gateway_registry(self.hub, self.tailer, rate_limits),
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(

@@ -152,6 +152,16 @@ class LimitError(GatewayError):
     close_code = 4029
 
 
+class RateLimited(LimitError):
+    """The token or key made more requests than it may; it may make another one after a wait."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class TooManySubscriptions(LimitError):
     """The connection or the gateway holds as many subscriptions as it may."""
 

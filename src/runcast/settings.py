@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runcast.core.limits import Limits
+from runcast.core.rate import Rate
 from runcast.core.run import UNSKIPPABLE_COLUMNS
 from runcast.errors import ConfigurationError
 
@@ -39,6 +40,7 @@ _DEFAULTS = Limits()
 _KIB = 1024
 _MIB = 1024 * 1024
 _DAY = 86400.0
+_RATE = "requests/seconds, such as 600/60, or 250/10 burst 750; 0 or off for no limit"
 
 
 def _lower(value: object) -> object:
@@ -87,6 +89,18 @@ def _addresses(value: object) -> object:
     except ValueError:
         raise _wrong() from None
     return ",".join(names)
+
+
+def _rate(value: object) -> object:
+    if value is None or isinstance(value, Rate):
+        return value
+    text = str(value).strip().lower()
+    if text in ("0", "off"):
+        return None
+    try:
+        return Rate.parse(text)
+    except ValueError:
+        raise _wrong() from None
 
 
 def _listed(value: object) -> list[str]:
@@ -192,6 +206,16 @@ class Settings(BaseSettings):
     )
     request_timeout_seconds: float = _seconds(
         _DEFAULTS.request_timeout_seconds, "longest time for a request to arrive", 0.1, 3600
+    )
+    public_token_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = _text(
+        _DEFAULTS.public_token_rate,
+        "requests to /api that each public token may make; off in `runcast dev` unless set",
+        _RATE,
+    )
+    secret_key_rate: Annotated[Rate | None, NoDecode, BeforeValidator(_rate)] = _text(
+        _DEFAULTS.secret_key_rate,
+        "requests to /api that each secret key may make; off in `runcast dev` unless set",
+        _RATE,
     )
     max_connections: int = _count(
         _DEFAULTS.max_connections, "most connections at once", 1, 10_000_000
@@ -311,6 +335,11 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """The bounds that the parts of the gateway are given."""
         return Limits(**{field.name: getattr(self, field.name) for field in fields(Limits)})
+
+    def without_rates(self) -> "Settings":
+        """Take away the rate limits that nobody has set."""
+        rates = {"public_token_rate", "secret_key_rate"} - self.model_fields_set
+        return self.model_copy(update=dict.fromkeys(rates))
 
     def require_database_url(self) -> str:
         """

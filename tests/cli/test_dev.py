@@ -113,6 +113,20 @@ def test_a_fresh_start_never_touches_another_database(command_line: CommandLine)
     assert "--fresh deletes embedded data" in complaint(refused)
 
 
+def test_it_limits_no_requests_except_by_rates_that_are_set(
+    command_line: CommandLine, database_url: str
+) -> None:
+    runcast = command_line.having(DATABASE_URL=database_url, RUNCAST_PUBLIC_TOKEN_RATE="1/1000")
+    with runcast.gateway("--no-demo") as ready, httpx.Client(trust_env=False) as client:
+        key = {"authorization": f"Bearer {ready.key}"}
+        new = {"scopes": ["read:runs"]}
+        made = client.post(f"{ready.url}/api/v1/auth/public-tokens", json=new, headers=key)
+        token = {"authorization": f"Bearer {made.json()['token']}"}
+        answers = [client.get(f"{ready.url}/api/v1/runs", headers=token) for _ in range(2)]
+    assert "x-ratelimit-limit" not in made.headers
+    assert [answer.status_code for answer in answers] == [200, 429]
+
+
 def test_a_port_in_use_is_one_line(command_line: CommandLine, database_url: str) -> None:
     runcast = command_line.having(DATABASE_URL=database_url)
     with runcast.gateway("--no-demo") as ready:

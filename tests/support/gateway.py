@@ -20,11 +20,13 @@ from runcast.objects.local import LocalObjectStore
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
 from runcast.postgres.key_store import PostgresKeyStore
+from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
+from runcast.web.rate_limits import RateLimits
 from runcast.web.server import Server, listen
 from runcast.web.services import Readiness, Services
 
@@ -154,6 +156,7 @@ async def running_gateway(
         waitpoints=PostgresWaitpointStore(database),
         keys=keys,
         bearer=Bearer(keys, clock=clock),
+        rate_limits=RateLimits(PostgresRateLimiter(database), clock=clock, limits=limits),
         hub=Hub(runs, chunks, clock, limits),
         clock=clock,
         limits=limits,

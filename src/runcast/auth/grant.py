@@ -17,7 +17,7 @@ class Grant:
         expires_at: Unix seconds at which open connections must end; None for secret keys only.
         skip_columns: Columns of runs that the token withholds from its bearer.
         one_time: The token may create runs once; ``token_hash`` says which token was spent.
-        token_hash: Hex SHA-256 of the whole token, never the token; empty for secret keys.
+        token_hash: Hex SHA-256 of the whole token, or secret key, never the token itself.
         token_id: The ``jti`` claim, if there was one.
     """
 
@@ -32,12 +32,13 @@ class Grant:
     token_id: str | None = None
 
     @classmethod
-    def for_secret_key(cls, environment_id: str) -> "Grant":
+    def for_secret_key(cls, environment_id: str, token_hash: str = "") -> "Grant":
         """Allow everything in one environment, for as long as the connection lasts."""
         return cls(
             environment_id=environment_id,
             permissions=compile_scopes(_EVERYTHING),
             scopes=_EVERYTHING,
             expires_at=None,
+            token_hash=token_hash,
             is_secret_key=True,
         )

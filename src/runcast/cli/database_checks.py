@@ -23,6 +23,7 @@ _TABLES = (
     ("environments", "SELECT"),
     ("environment_keys", "SELECT"),
     ("following", "SELECT, UPDATE"),
+    ("rate_limits", "SELECT, INSERT, UPDATE, DELETE"),
 )
 _DIRECT = (
     "Give DATABASE_URL the address of Postgres itself, or of a pool in session mode: through a "

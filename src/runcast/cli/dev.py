@@ -65,7 +65,7 @@ def dev(
 
     DATABASE_URL wins over the embedded server. Data and key stay between starts. Ends on Ctrl-C.
     """
-    settings = read_settings(host=host, port=port)
+    settings = read_settings(host=host, port=port).without_rates()
     if fresh and settings.database_url:
         raise ConfigurationError(
             "--fresh deletes embedded data, never what DATABASE_URL names: unset that variable."

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from runcast.core.rate import Rate
+
+_PUBLIC_TOKEN_RATE = Rate(refill=600, seconds=60.0, burst=600)
+_SECRET_KEY_RATE = Rate(refill=10_000, seconds=10.0, burst=20_000)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -12,6 +17,10 @@ class Limits:
     max_batch_items: int = 500
     max_header_bytes: int = 64 * 1024
     request_timeout_seconds: float = 30.0
+
+    # Requests to /api; None: without limit.
+    public_token_rate: Rate | None = _PUBLIC_TOKEN_RATE
+    secret_key_rate: Rate | None = _SECRET_KEY_RATE
 
     max_connections: int = 100_000
     max_subscriptions_per_connection: int = 256

@@ -71,7 +71,7 @@ class Bearer:
         if looks_like_secret_key(token):
             environment_id = await self._keys.environment_id(token)
             if environment_id is not None:
-                return Grant.for_secret_key(environment_id)
+                return Grant.for_secret_key(environment_id, digest.hex())
         raise InvalidToken("This is neither a secret key nor a public access token known here.")
 
     async def _verify(self, token: str, digest: bytes) -> Grant:

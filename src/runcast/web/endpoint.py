@@ -9,9 +9,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runcast.auth.grant import Grant
-from runcast.errors import InvalidBody, InvalidParameter, MethodNotAllowed
-from runcast.web.envelope import preflight
+from runcast.errors import GatewayError, InvalidBody, InvalidParameter, MethodNotAllowed
+from runcast.web.envelope import answer_with, preflight
 from runcast.web.operation import ANONYMOUS, EVENT_STREAM, Access, Call, Operation
+from runcast.web.rate_limits import headers_of, refusal
 from runcast.web.raw_path import decode_part
 from runcast.web.request_body import read_json
 from runcast.web.responses import error_response, problems_in_words
@@ -55,7 +56,8 @@ class Endpoint:
         return ", ".join(sorted(methods))
 
     async def _check(self, operation: Operation, request: Request) -> Call:
-        grant = await self._authenticate(operation, request)
+        enter = self._admit if operation.is_rate_limited else self._authenticate
+        grant = await enter(operation, request)
         path = {name: decode_part(part) for name, part in request.path_params.items()}
         query = _parse_query(operation.query, request.query_params)
         body = await self._read_body(operation, request)
@@ -68,6 +70,20 @@ class Endpoint:
             query=query,
             body=body,
         )
+
+    async def _admit(self, operation: Operation, request: Request) -> Grant:
+        """Authenticate within the rate limits; whatever the answer will be says what is left."""
+        limits = self._services.rate_limits
+        try:
+            grant = await self._authenticate(operation, request)
+        except GatewayError:
+            answer_with(request.scope, headers_of(limits.of_strangers()))
+            raise
+        allowance = await limits.spend(grant)
+        answer_with(request.scope, headers_of(allowance))
+        if allowance is not None and not allowance.allowed:
+            raise refusal(allowance, self._services.clock.now())
+        return grant
 
     async def _authenticate(self, operation: Operation, request: Request) -> Grant:
         if operation.access is Access.OPEN:

@@ -6,7 +6,7 @@ A plain ASGI wrapper: it starts no task, and it only looks at the message that o
 
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -17,6 +17,7 @@ from runcast.web.raw_path import with_raw_path
 from runcast.web.responses import error_response
 
 REQUEST_ID = "x-request-id"
+_LATER_HEADERS = "runcast.later_headers"
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SANE_HEADER_LIST = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
@@ -55,13 +56,16 @@ class Envelope:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         common = common_headers(scope)
+        later: dict[str, str] = {}
+        scope = {**scope, _LATER_HEADERS: later}
         started = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message = {**message, "headers": [*message.get("headers", ()), *common]}
+                told = [(name.encode(), value.encode()) for name, value in later.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *common, *told]}
             await send(message)
 
         if scope["method"] == "OPTIONS" and _is_preflight(scope):
@@ -91,6 +95,11 @@ def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
         (b"server", b"runcast"),
         (REQUEST_ID.encode(), _request_id(scope["headers"]).encode()),
     ]
+
+
+def answer_with(scope: Scope, headers: Mapping[str, str]) -> None:
+    """Have the answer to this request carry headers, whatever it will be."""
+    scope[_LATER_HEADERS].update(headers)
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -12,6 +12,13 @@ from runcast.core.tailing import State
 from runcast.hub.hub import Hub
 
 
+class Refusing(Protocol):
+    """The figures of rate limits."""
+
+    refused: Counter[str]
+    failures: int
+
+
 class Followed(Protocol):
     """The figures of a changefeed."""
 
@@ -27,17 +34,18 @@ class Followed(Protocol):
         ...
 
 
-def gateway_registry(hub: Hub, feed: Followed) -> CollectorRegistry:
+def gateway_registry(hub: Hub, feed: Followed, rate_limits: Refusing) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
-    registry.register(_GatewayCollector(hub, feed))
+    registry.register(_GatewayCollector(hub, feed, rate_limits))
     return registry
 
 
 class _GatewayCollector(Collector):
-    def __init__(self, hub: Hub, feed: Followed) -> None:
+    def __init__(self, hub: Hub, feed: Followed, rate_limits: Refusing) -> None:
         self._hub = hub
         self._feed = feed
+        self._rate_limits = rate_limits
 
     def collect(self) -> Iterator[Metric]:
         yield from self._connections()
@@ -55,6 +63,11 @@ class _GatewayCollector(Collector):
             ("changefeed_reads", "Reads of the changefeed", feed["reads"]),
             ("changefeed_changes", "Changes that the changefeed found", feed["changes"]),
             ("changefeed_reconnects", "Times the database was lost", feed["reconnects"]),
+            (
+                "rate_limiter_failures",
+                "Times the rate limiter did not answer and this gateway counted alone",
+                self._rate_limits.failures,
+            ),
             ("bell_misses", "Changes found without a bell; should stay 0", self._feed.misses),
         ):
             yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)
@@ -71,6 +84,9 @@ class _GatewayCollector(Collector):
         yield state
         yield _by_label("resets", "Subscriptions that began anew", "reason", counts.resets)
         yield _by_label("connections_closed", "Ended connections", "reason", counts.closed)
+
+        refused = self._rate_limits.refused
+        yield _by_label("rate_limited", "Requests refused by rate limits", "kind", refused)
 
     def _connections(self) -> Iterator[Metric]:
         connections = GaugeMetricFamily(

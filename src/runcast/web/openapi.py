@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from runcast.web.operation import Access, Answer, Operation
-from runcast.web.responses import ErrorBody
+from runcast.web.responses import ErrorBody, RateLimitBody
 
 _REFERENCE = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -52,6 +52,14 @@ _ERRORS = {
     500: "The gateway failed; nothing is wrong with the request.",
     503: "A database did not answer, or the gateway is going away; ask again.",
 }
+_RATE_LIMIT_HEADERS = {
+    "x-ratelimit-limit": "Requests that may be made at once after a rest.",
+    "x-ratelimit-remaining": "Requests that may be made now.",
+    "x-ratelimit-reset": "When there will be one more; Unix time in milliseconds.",
+}
+_RATE_LIMIT_REFERENCES = {
+    name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_LIMIT_HEADERS
+}
 
 
 def build_document(operations: Iterable[Operation], *, version: str) -> dict[str, Any]:
@@ -80,6 +88,17 @@ def build_document(operations: Iterable[Operation], *, version: str) -> dict[str
                     "content": {"application/json": {"schema": schemas[ErrorBody]}},
                 }
                 for status, description in _ERRORS.items()
+            }
+            | {
+                "RateLimited": {
+                    "description": "All requests are used up; come again after `retry-after`.",
+                    "headers": _RATE_LIMIT_REFERENCES,
+                    "content": {"application/problem+json": {"schema": schemas[RateLimitBody]}},
+                }
+            },
+            "headers": {
+                name: {"description": meaning, "schema": {"type": "integer"}}
+                for name, meaning in _RATE_LIMIT_HEADERS.items()
             },
         },
     }
@@ -91,7 +110,7 @@ Schemas = Mapping[type[BaseModel], dict[str, Any]]
 def _schemas(operations: Iterable[Operation]) -> tuple[Schemas, dict[str, Any]]:
     """Give the reference to each model, and the definitions they refer to."""
     bodies: set[type[BaseModel]] = set()
-    answers: set[type[BaseModel]] = {ErrorBody}
+    answers: set[type[BaseModel]] = {ErrorBody, RateLimitBody}
     for operation in operations:
         if operation.body is not None:
             bodies.add(operation.body)
@@ -201,6 +220,10 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     for status in sorted(_error_statuses(operation)):
         reference = {"$ref": f"#/components/responses/Error{status}"}
         responses.setdefault(str(status), reference)
+    if operation.is_rate_limited:
+        for status in operation.answers:
+            responses[str(status)].setdefault("headers", {}).update(_RATE_LIMIT_REFERENCES)
+        responses["429"] = {"$ref": "#/components/responses/RateLimited"}
     return responses
 
 

@@ -113,6 +113,7 @@ class Operation:
         body_bytes: The limit on the body, by the gateway's limits.
         token_in_query: Whether ``?token=`` is accepted, for clients that cannot send headers.
         answers: What success looks like, by status.
+        counted: Whether requests count against the rate limit of the caller, where there is one.
         errors: Statuses of refusals beyond those that follow from all the above.
     """
 
@@ -133,7 +134,14 @@ class Operation:
     body_optional: bool = False
     body_bytes: Callable[[Limits], int] = lambda limits: limits.max_body_bytes
     token_in_query: bool = False
+    counted: bool = True
     errors: tuple[int, ...] = ()
+
+    @property
+    def is_rate_limited(self) -> bool:
+        """Whether requests count; rate limits are of /api alone, and of callers who are known."""
+        in_reach = self.path.startswith("/api/") and self.access is not Access.OPEN
+        return in_reach and self.counted
 
     @property
     def is_stream(self) -> bool:

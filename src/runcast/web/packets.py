@@ -89,6 +89,7 @@ OPERATIONS = (
         tag="Packets",
         path_parameters=_NAME,
         takes_rest=True,
+        counted=False,
         answers=_UPLOAD,
     ),
     Operation(
@@ -101,6 +102,7 @@ OPERATIONS = (
         tag="Packets",
         path_parameters=_NAME,
         takes_rest=True,
+        counted=False,
         answers=_UPLOAD,
     ),
     Operation(
@@ -113,6 +115,7 @@ OPERATIONS = (
         tag="Packets",
         path_parameters=_NAME,
         takes_rest=True,
+        counted=False,
         answers=_DOWNLOAD,
         errors=(403,),
     ),
@@ -125,6 +128,7 @@ OPERATIONS = (
         access=Access.ANY_TOKEN,
         tag="Packets",
         path_parameters={"run": "The id of the run.", "packet": "`payload` or `output`."},
+        counted=False,
         answers=_DOWNLOAD,
         errors=(403, 404),
     ),

@@ -15,6 +15,7 @@ from runcast.errors import (
     GatewayError,
     InsufficientScope,
     LimitError,
+    RateLimited,
     RequestError,
 )
 
@@ -30,11 +31,19 @@ class ErrorBody(BaseModel):
     error: str = Field(description="What is wrong and what helps, for people.")
     code: str = Field(description='Stable; listed in docs/protocol.md under "Errors".')
     param: str | None = Field(default=None, description="Only with 403: what the refusal is about.")
-    type: str | None = Field(default=None, description='Only with 403: "authorization".')
+    type: str | None = Field(default=None, description='With 403: "authorization".')
     ok: bool | None = Field(default=None, description="False, where success would say true.")
     errorId: str | None = Field(
         default=None, description="Only with 500: look for it in the server log."
     )
+
+
+class RateLimitBody(ErrorBody):
+    """What a request is answered with for which there is no permit; see RFC 9457."""
+
+    title: str
+    status: int
+    detail: str = Field(description="The same as `error`.")
 
 
 def json_response(
@@ -66,11 +75,29 @@ def error_response(
         body |= {"param": "access_token", "type": "authorization"}
     elif error.http_status == 404:
         extra["x-should-retry"] = "false"
+    elif isinstance(error, RateLimited):
+        return _problem(body, error, extra)
     elif isinstance(error, LimitError | BackendError | Draining):
         extra["retry-after"] = _RETRY_AFTER_SECONDS
     elif not isinstance(error, RequestError):
         logger.error("request failed: %s", error.message, exc_info=error)
     return json_response(body, error.http_status, extra)
+
+
+def _problem(body: dict[str, Any], error: RateLimited, headers: Mapping[str, str]) -> Response:
+    """A refusal in the form of RFC 9457, which clients expect of rate limits."""
+    body |= {
+        "type": "about:blank",
+        "title": "Too Many Requests",
+        "status": error.http_status,
+        "detail": error.message,
+    }
+    return Response(
+        orjson.dumps(body),
+        error.http_status,
+        {**headers, "retry-after": str(error.retry_after_seconds)},
+        media_type="application/problem+json",
+    )
 
 
 def problems_in_words(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ from runcast.hub.hub import Hub
 from runcast.ports import ChunkLog, Clock, ObjectStore, RunStore, WaitpointStore
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
+from runcast.web.rate_limits import RateLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Services:
     waitpoints: WaitpointStore
     keys: KeyDirectory
     bearer: Bearer
+    rate_limits: RateLimits
     hub: Hub
     clock: Clock
     limits: Limits

@@ -150,6 +150,7 @@ OPERATIONS = (
         handler=read_claims,
         access=Access.SECRET_KEY,
         tag="Tokens",
+        counted=False,
         answers={200: Answer("Claims to merge into the payload.", Claims)},
     ),
     Operation(
