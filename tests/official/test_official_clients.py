@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90, fu
 
 HERE = Path(__file__).parent
 _CHECK = re.compile(r'^check(?:\.(v[34]))?\(\s*"([^"]+)"', re.MULTILINE)
+_LIMIT = re.compile(r"allow each key (\S+) requests")
 _FINISH = re.compile(r"finish (run_\w+) while the gateway is away")
 # Short, so that a check sees several polls.
 _HOLD_SECONDS = 2.0
@@ -41,6 +42,7 @@ class Theatre:
     def __init__(self, database_url: str, objects_dir: Path) -> None:
         self._database_url = database_url
         self._objects_dir = objects_dir
+        self._secret_key_rate = "off"
         self._stack = AsyncExitStack()
         self._copies = AsyncExitStack()
         self.app: GatewayApp
@@ -53,6 +55,7 @@ class Theatre:
                 self._database_url,
                 port=self._port,
                 poll_hold_seconds=_HOLD_SECONDS,
+                secret_key_rate=self._secret_key_rate,
                 objects_dir=self._objects_dir,
             )
         )
@@ -68,6 +71,10 @@ class Theatre:
     async def serve(self, wish: str) -> None:
         """Do what a check asks for."""
         if wish == "restart the gateway":
+            await self.stop()
+            await self.start()
+        elif limit := _LIMIT.fullmatch(wish):
+            self._secret_key_rate = limit[1]
             await self.stop()
             await self.start()
         elif finish := _FINISH.fullmatch(wish):
