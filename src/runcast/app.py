@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runcast.core.tailing import Pace
+from runcast.errors import ConfigurationError
 from runcast.hub.hub import Hub
 from runcast.objects.local import LocalObjectStore
+from runcast.ports import ObjectStore
 from runcast.postgres.adoption import adopt
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.connection import connected
@@ -109,7 +111,7 @@ class Gateway:
             on_restart=self.hub.restart,
             pace=pace,
         )
-        objects = LocalObjectStore(settings.objects_dir or _default_objects_dir())
+        objects = object_store(settings)
         keys = KeyDirectory(
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
@@ -208,6 +210,38 @@ class Gateway:
             await verify_schema(connection, schema=self.settings.schema_name)
             if await adopt(connection, schema=self.settings.schema_name):
                 logger.info("this database was not followed before")
+
+
+def object_store(settings: Settings) -> ObjectStore:
+    """
+    Make the store that the settings choose; nothing is sent or written yet.
+
+    Raises:
+        ConfigurationError: It needs a package that is not installed.
+    """
+    if settings.s3_bucket is None:
+        return LocalObjectStore(settings.objects_dir or _default_objects_dir())
+    try:
+        from runcast.objects.s3 import Bucket, S3ObjectStore
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise ConfigurationError(
+            "RUNCAST_S3_BUCKET needs a package that is not here: pip install 'runcast[s3]'."
+        ) from error
+    return S3ObjectStore(
+        Bucket(
+            name=settings.s3_bucket,
+            endpoint=settings.s3_endpoint,
+            public_endpoint=settings.s3_public_endpoint,
+            region=settings.s3_region,
+            virtual_host=settings.s3_virtual_host,
+            prefix=settings.s3_prefix,
+            access_key_id=settings.s3_access_key_id,
+            secret_access_key=settings.s3_secret_access_key,
+            direct=settings.s3_addresses == "direct",
+        )
+    )
 
 
 def _default_objects_dir() -> Path:

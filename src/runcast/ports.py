@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Seq
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from runcast.auth.keys import KeyRing
 from runcast.core.batch import Batch, NewBatch, StreamedItems
@@ -227,6 +227,10 @@ class ChunkLog(Protocol):
         ...
 
 
+# What an address of an object is good for.
+Use: TypeAlias = Literal["GET", "PUT"]
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object: its size in bytes, and its content in pieces, to be taken once."""
@@ -260,6 +264,26 @@ class ObjectStore(Protocol):
 
         Raises:
             BackendError: It could not be read.
+        """
+        ...
+
+    async def delete(self, environment_id: str, name: str) -> None:
+        """
+        Delete an object; that there is none is fine.
+
+        Raises:
+            BackendError: It could not be deleted, or that is not known.
+        """
+        ...
+
+    async def address(self, use: Use, environment_id: str, name: str, *, now: float) -> str | None:
+        """
+        Give a URL at which the store itself lets whoever has it read or store an object.
+
+        It is good for 15 to 20 minutes, and stays the same for 5. None: ask a gateway instead.
+
+        Raises:
+            BackendError: It could not be signed.
         """
         ...
 

@@ -35,6 +35,8 @@ OTHER_VARIABLES: Mapping[str, str] = {
 }
 
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_KEY_PREFIX = re.compile(r"([A-Za-z0-9_-]+/){0,8}")
 _COLUMN = re.compile(r"[A-Za-z]{1,64}")
 _DEFAULTS = Limits()
 _KIB = 1024
@@ -55,6 +57,14 @@ def _redis_url(value: object) -> object:
     return _url(value, ("redis", "rediss", "unix"))
 
 
+def _endpoint(value: object) -> object:
+    url = _url(value, ("http", "https"))
+    parts = urlsplit(str(url))
+    if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+        raise _wrong()
+    return str(url).rstrip("/")
+
+
 def _url(value: object, schemes: tuple[str, ...]) -> object:
     # Splitting says of a bad port what it is, and a wrongly quoted password may look like one.
     try:
@@ -65,6 +75,18 @@ def _url(value: object, schemes: tuple[str, ...]) -> object:
     if not fine:
         raise _wrong()
     return str(value).strip()
+
+
+def _bucket(value: object) -> object:
+    if not isinstance(value, str) or not _BUCKET.fullmatch(value):
+        raise _wrong()
+    return value
+
+
+def _key_prefix(value: object) -> object:
+    if not isinstance(value, str) or not _KEY_PREFIX.fullmatch(value):
+        raise _wrong()
+    return value
 
 
 def _schema(value: object) -> object:
@@ -168,6 +190,53 @@ class Settings(BaseSettings):
         "directory for payloads and outputs that are too large for the database; gateways of one "
         "database share it. If it is not set: objects, where the system or the user keeps data",
         "a directory",
+    )
+    s3_bucket: Annotated[str, BeforeValidator(_bucket)] | None = _text(
+        None,
+        "bucket of an S3-compatible store that keeps the objects instead of a directory; "
+        "needs `pip install 'runcast[s3]'`",
+        "the name of a bucket that exists",
+    )
+    s3_endpoint: Annotated[str, BeforeValidator(_endpoint)] | None = _text(
+        None,
+        "where the store is; if it is not set: AWS_ENDPOINT_URL, or Amazon's in the region",
+        "https://host, without the bucket",
+    )
+    s3_public_endpoint: Annotated[str, BeforeValidator(_endpoint)] | None = _text(
+        None,
+        "where clients reach the store, if that is somewhere else",
+        "https://host, without the bucket",
+    )
+    s3_region: str | None = _text(
+        None,
+        "region of the bucket; if it is not set: AWS_REGION, or us-east-1",
+        "a name",
+        min_length=1,
+        max_length=64,
+    )
+    s3_style: Annotated[Literal["auto", "path", "virtual"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="`path` names the bucket in the path of addresses, `virtual` in the host; "
+        "`auto` is `path` with an endpoint and `virtual` without",
+    )
+    s3_prefix: Annotated[str, BeforeValidator(_key_prefix)] = _text(
+        "", "what the keys of objects begin with", "parts of A-Z, a-z, 0-9, _ and -, each with a /"
+    )
+    s3_access_key_id: str | None = _text(
+        None,
+        "key of the store, with its secret; if it is not set: AWS_ACCESS_KEY_ID and so on, or the "
+        "role of the machine",
+        "both or none",
+        min_length=1,
+        repr=False,
+    )
+    s3_secret_access_key: str | None = _text(
+        None, "secret of that key", "both or none", min_length=1, repr=False
+    )
+    s3_addresses: Annotated[Literal["direct", "gateway"], BeforeValidator(_lower)] = Field(
+        "direct",
+        description="`direct` gives clients addresses of the store, `gateway` lets all objects go "
+        "through the gateway, which bounds their size",
     )
     pool_max_connections: int = _count(
         10, "database connections at most, beside the one that follows changes", 1, 1000
@@ -329,6 +398,16 @@ class Settings(BaseSettings):
                 "disagree",
                 "RUNCAST_DEFAULT_TOKEN_SECONDS must not be more than RUNCAST_MAX_TOKEN_SECONDS.",
             )
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise PydanticCustomError(
+                "disagree",
+                "RUNCAST_S3_ACCESS_KEY_ID and RUNCAST_S3_SECRET_ACCESS_KEY go together: "
+                "set both or none.",
+            )
+        if self.s3_bucket is None and (self.s3_endpoint or self.s3_access_key_id):
+            raise PydanticCustomError(
+                "disagree", "RUNCAST_S3_BUCKET is not set, but other settings of S3 are."
+            )
         return self
 
     @property
@@ -340,6 +419,13 @@ class Settings(BaseSettings):
         """Take away the rate limits that nobody has set."""
         rates = {"public_token_rate", "secret_key_rate"} - self.model_fields_set
         return self.model_copy(update=dict.fromkeys(rates))
+
+    @property
+    def s3_virtual_host(self) -> bool:
+        """Whether addresses name the bucket in their host."""
+        if self.s3_style != "auto":
+            return self.s3_style == "virtual"
+        return self.s3_endpoint is None and self.s3_public_endpoint is None
 
     def require_database_url(self) -> str:
         """

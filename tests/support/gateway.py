@@ -17,6 +17,7 @@ from runcast.auth.token import mint_token
 from runcast.core.limits import Limits
 from runcast.hub.hub import Hub
 from runcast.objects.local import LocalObjectStore
+from runcast.ports import ObjectStore
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
 from runcast.postgres.key_store import PostgresKeyStore
@@ -30,6 +31,7 @@ from runcast.web.rate_limits import RateLimits
 from runcast.web.server import Server, listen
 from runcast.web.services import Readiness, Services
 
+NO_OBJECTS = LocalObjectStore(Path("/nonexistent/objects"))
 API_VERSION = {"x-trigger-api-version": "2025-07-16"}
 
 
@@ -132,12 +134,12 @@ async def running_gateway(
     limits: Limits | None = None,
     readiness: Readiness | None = None,
     extra_routes: Sequence[Any] = (),
-    objects_dir: Path | None = None,
+    objects: ObjectStore = NO_OBJECTS,
 ) -> AsyncIterator[RunningGateway]:
     """
     Run a gateway on a free port for as long as the context lasts.
 
-    Without an ``objects_dir`` no object can be stored.
+    Without ``objects`` none can be stored.
     """
     limits = limits or Limits(key_cache_seconds=0.0)
     ready = readiness or Readiness(True, {"changefeed": "reading"})
@@ -152,7 +154,7 @@ async def running_gateway(
     services = Services(
         runs=runs,
         chunks=chunks,
-        objects=LocalObjectStore(objects_dir or Path("/nonexistent/objects")),
+        objects=objects,
         waitpoints=PostgresWaitpointStore(database),
         keys=keys,
         bearer=Bearer(keys, clock=clock),

@@ -79,7 +79,7 @@ def _start(server: Path) -> tuple["subprocess.Popen[str]", int]:
     """Start a server that keeps nothing on disk; again on another port if its own was taken."""
     said = ""
     for _ in range(_PORT_ATTEMPTS):
-        port = _free_port()
+        port = free_port()
         options = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", "")
         process = subprocess.Popen(
             [server, "--port", str(port), "--bind", "127.0.0.1", *options],
@@ -96,7 +96,8 @@ def _start(server: Path) -> tuple["subprocess.Popen[str]", int]:
     raise RuntimeError(f"{server} did not start:\n{said}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

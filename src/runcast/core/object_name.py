@@ -1,4 +1,6 @@
-"""Names of objects, such as ``packets/run_123/payload.json``."""
+"""Names of objects, such as ``packets/run_123/payload.json``, and where stores keep them."""
+
+import hashlib
 
 from runcast.errors import InvalidParameter
 
@@ -23,3 +25,12 @@ def check_object_name(name: str) -> str:
             'none empty, "." or "..".'
         )
     return name
+
+
+def object_digest(environment_id: str, name: str) -> str:
+    """
+    Name an object among those of all environments: 64 hexadecimal digits.
+
+    No name leads anywhere else or is too long for a store, and ``a`` may be there beside ``a/b``.
+    """
+    return hashlib.sha256(f"{environment_id}\0{name}".encode()).hexdigest()

@@ -6,7 +6,6 @@ hash of the object's name: no name leads anywhere else, and any name can be had.
 """
 
 import asyncio
-import hashlib
 import os
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
@@ -17,8 +16,9 @@ from typing import BinaryIO
 
 import orjson
 
+from runcast.core.object_name import object_digest
 from runcast.errors import BackendError
-from runcast.ports import ObjectStore, StoredObject
+from runcast.ports import ObjectStore, StoredObject, Use
 
 _PIECE_BYTES = 256 * 1024
 
@@ -83,8 +83,21 @@ class LocalObjectStore(ObjectStore):
         finally:
             await asyncio.shield(asyncio.to_thread(file.close))
 
+    async def delete(self, environment_id: str, name: str) -> None:
+        """
+        Delete an object; that there is none is fine.
+
+        Raises:
+            BackendError: It could not be deleted.
+        """
+        with _translated("deleted"):
+            await asyncio.to_thread(self._path(environment_id, name).unlink, missing_ok=True)
+
+    async def address(self, use: Use, environment_id: str, name: str, *, now: float) -> None:
+        """Files are reached through a gateway."""
+
     def _path(self, environment_id: str, name: str) -> Path:
-        digest = hashlib.sha256(f"{environment_id}\0{name}".encode()).hexdigest()
+        digest = object_digest(environment_id, name)
         return self._directory / digest[:2] / digest
 
 

@@ -7,6 +7,7 @@ from runcast.core.object_name import check_object_name
 from runcast.core.packet import in_object_store
 from runcast.core.run import Run
 from runcast.errors import InvalidParameter
+from runcast.ports import Use
 from runcast.web.operation import Call
 
 OBJECTS_PATH = "/api/v1/objects"
@@ -21,18 +22,17 @@ def origin(call: Call) -> str:
     return str(call.request.base_url).rstrip("/")
 
 
-async def presigned_url(call: Call, method: str, name: str) -> str:
+async def presigned_url(call: Call, use: Use, name: str) -> str:
     """
     Give an address that lets whoever has it read (``GET``) or store (``PUT``) one object.
 
     Raises:
         InvalidParameter: The name can name no object, or the environment has no usable key.
+        BackendError: The store cannot give one.
     """
-    path = f"{OBJECTS_PATH}/{call.environment_id}/{quote(check_object_name(name), safe='')}"
-    expires_at = int(call.now) // _STEP_SECONDS * _STEP_SECONDS + _STEP_SECONDS + _GOOD_SECONDS
-    ring = await call.services.keys.key_ring(call.environment_id)
-    signature = sign_address(ring.signing_key(call.now), method, path, expires_at)
-    return f"{origin(call)}{path}?expires={expires_at}&signature={signature}"
+    check_object_name(name)
+    address = await call.services.objects.address(use, call.environment_id, name, now=call.now)
+    return address or await _address_here(call, use, name)
 
 
 async def packet_urls(call: Call, run: Run) -> tuple[str | None, str | None]:
@@ -51,3 +51,12 @@ async def packet_url(call: Call, text: str | None, kind: str) -> str | None:
         return await presigned_url(call, "GET", text)
     except InvalidParameter:
         return None  # written by somebody else, and no name
+
+
+async def _address_here(call: Call, use: Use, name: str) -> str:
+    """Sign an address of this gateway."""
+    path = f"{OBJECTS_PATH}/{call.environment_id}/{quote(name, safe='')}"
+    expires_at = int(call.now) // _STEP_SECONDS * _STEP_SECONDS + _STEP_SECONDS + _GOOD_SECONDS
+    ring = await call.services.keys.key_ring(call.environment_id)
+    signature = sign_address(ring.signing_key(call.now), use, path, expires_at)
+    return f"{origin(call)}{path}?expires={expires_at}&signature={signature}"
