@@ -21,6 +21,7 @@ from runcast.postgres.embedded import default_data_dir
 from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
+from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
@@ -112,6 +113,9 @@ class Gateway:
             pace=pace,
         )
         objects = object_store(settings)
+        ledger = PostgresObjectLedger(
+            self._database, objects, unused_seconds=limits.unused_object_seconds
+        )
         keys = KeyDirectory(
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
@@ -120,6 +124,7 @@ class Gateway:
             runs=runs,
             chunks=chunks,
             objects=objects,
+            object_ledger=ledger,
             waitpoints=PostgresWaitpointStore(self._database),
             keys=keys,
             bearer=Bearer(keys, clock=clock),
@@ -129,11 +134,14 @@ class Gateway:
             limits=limits,
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
-            metrics=gateway_registry(self.hub, self.tailer, rate_limits),
+            metrics=gateway_registry(self.hub, self.tailer, rate_limits, ledger),
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
-            self._database, chunks, stream_retention_seconds=limits.stream_retention_seconds
+            self._database,
+            chunks,
+            ledger,
+            stream_retention_seconds=limits.stream_retention_seconds,
         )
         self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         self._tasks: list[asyncio.Task[None]] = []

@@ -288,6 +288,14 @@ class ObjectStore(Protocol):
         ...
 
 
+class ObjectLedger(Protocol):
+    """Which objects there may be, so that those which nothing refers to are deleted."""
+
+    async def expect(self, environment_id: str, name: str) -> None:
+        """Note that an object may be stored from now on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class WaitpointPage:
     """One page of a list, newest first; the keys are None where there is no more that way."""

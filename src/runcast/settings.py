@@ -376,6 +376,12 @@ class Settings(BaseSettings):
         _KIB,
         16 * 1024 * _MIB,
     )
+    unused_object_seconds: float = _seconds(
+        _DEFAULTS.unused_object_seconds,
+        "how long an object is kept that no run refers to",
+        3600,
+        3650 * _DAY,
+    )
     default_token_seconds: float = _seconds(
         _DEFAULTS.default_token_seconds, "life of a token that does not say", 1, 3650 * _DAY
     )

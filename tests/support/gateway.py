@@ -20,7 +20,9 @@ from runcast.objects.local import LocalObjectStore
 from runcast.ports import ObjectStore
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
+from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
+from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
@@ -122,6 +124,16 @@ def address(path: str) -> str:
     return re.sub(r"{(\w+)}", r"\1_1", path.replace("{packet}", "payload"))
 
 
+def janitor(database: Database) -> Janitor:
+    """One that deletes what is old, but for objects: there is no store."""
+    return Janitor(
+        database,
+        PostgresChunkLog(database, max_streams=1, max_stream_bytes=1),
+        PostgresObjectLedger(database, NO_OBJECTS, unused_seconds=3600),
+        stream_retention_seconds=60,
+    )
+
+
 def bearing(token: str) -> dict[str, str]:
     """Headers of somebody who holds this token or key."""
     return {"authorization": f"Bearer {token}"}
@@ -155,6 +167,9 @@ async def running_gateway(
         runs=runs,
         chunks=chunks,
         objects=objects,
+        object_ledger=PostgresObjectLedger(
+            database, objects, unused_seconds=limits.unused_object_seconds
+        ),
         waitpoints=PostgresWaitpointStore(database),
         keys=keys,
         bearer=Bearer(keys, clock=clock),

@@ -15,15 +15,13 @@ from runcast.core.limits import Limits
 from runcast.core.rate import Rate
 from runcast.errors import BackendError
 from runcast.ports import RateLimiter
-from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
-from runcast.postgres.janitor import Janitor
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.testing import ManualClock, MemoryRateLimiter
 from runcast.web.operation import Access, Operation
 from runcast.web.rate_limits import RateLimits
 from runcast.web.routes import OPERATIONS
-from tests.support.gateway import RunningGateway, Tenant, address, bearing, running_gateway
+from tests.support.gateway import RunningGateway, Tenant, address, bearing, janitor, running_gateway
 from tests.support.gateway_app import running_app
 
 RUNS = "/api/v1/runs"
@@ -369,5 +367,4 @@ async def let_pass(gateway: RunningGateway, seconds: float) -> None:
 
 
 async def clean(gateway: RunningGateway) -> None:
-    chunks = PostgresChunkLog(database(gateway), max_streams=1, max_stream_bytes=1)
-    await Janitor(database(gateway), chunks, stream_retention_seconds=60).clean()
+    await janitor(database(gateway)).clean()

@@ -6,10 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
-from runcast.postgres.janitor import Janitor
-from tests.support.gateway import RunningGateway, Tenant, bearing
+from tests.support.gateway import RunningGateway, Tenant, bearing, janitor
 from tests.support.postgres import execute
 
 TRIGGER = "/api/v1/tasks/hello/trigger"
@@ -129,8 +127,7 @@ async def test_answers_are_kept_for_a_day(
         " WHERE answer_id = $1",
         second,
     )
-    chunks = PostgresChunkLog(database, max_streams=1, max_stream_bytes=1)
-    await Janitor(database, chunks, stream_retention_seconds=60).clean()
+    await janitor(database).clean()
     rows = await database.fetch("SELECT answer_id FROM @schema@.answered_requests")
     assert [row["answer_id"] for row in rows] == [kept]
     await database.close()

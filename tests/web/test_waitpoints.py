@@ -8,10 +8,8 @@ import orjson
 import pytest
 
 from runcast.auth.token import verify_token
-from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
-from runcast.postgres.janitor import Janitor
-from tests.support.gateway import RunningGateway, Tenant
+from tests.support.gateway import RunningGateway, Tenant, janitor
 
 TOKENS = "/api/v1/waitpoints/tokens"
 
@@ -285,9 +283,8 @@ async def test_what_has_been_over_for_long_is_deleted(
     assert len(await ids(tenant)) == 3
     database = Database(database_url)
     await database.open()
-    chunks = PostgresChunkLog(database, max_streams=1, max_stream_bytes=1)
     try:
-        await Janitor(database, chunks, stream_retention_seconds=1).clean()
+        await janitor(database).clean()
     finally:
         await database.close()
     assert await ids(tenant) == [waits]

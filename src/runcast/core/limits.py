@@ -51,6 +51,8 @@ class Limits:
     stream_page_bytes: int = 256 * 1024
 
     max_object_bytes: int = 64 * 1024 * 1024
+    # How long an object stays that no run refers to.
+    unused_object_seconds: float = 86400.0
 
     default_token_seconds: float = 15 * 60.0
     max_token_seconds: float = 30 * 86400.0

@@ -1,6 +1,6 @@
 """
-Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints, and rate
-limits that are as if nobody had made a request.
+Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints, objects,
+and rate limits that are as if nobody had made a request.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import random
 from runcast.errors import BackendError
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
+from runcast.postgres.object_ledger import PostgresObjectLedger
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +70,16 @@ class Janitor:
     """Deletes a little every minute; any number of gateways may do so at once."""
 
     def __init__(
-        self, database: Database, chunks: PostgresChunkLog, *, stream_retention_seconds: float
+        self,
+        database: Database,
+        chunks: PostgresChunkLog,
+        ledger: PostgresObjectLedger,
+        *,
+        stream_retention_seconds: float,
     ) -> None:
         self._database = database
         self._chunks = chunks
+        self._ledger = ledger
         self._stream_retention_seconds = stream_retention_seconds
 
     async def run(self) -> None:
@@ -92,3 +99,4 @@ class Janitor:
         await self._database.fetch(_PRUNE_ANSWERS, _ANSWERS_SECONDS)
         await self._database.fetch(_PRUNE_WAITPOINTS, _WAITPOINTS_SECONDS)
         await self._database.fetch(_PRUNE_RATE_LIMITS)
+        await self._ledger.clean()

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from runcast.core.batch import Batch, NewBatch, StreamedItems, failed_item
 from runcast.core.new_run import NewRun
-from runcast.errors import RequestError
+from runcast.core.object_name import check_object_name
+from runcast.core.packet import in_object_store
+from runcast.errors import InvalidParameter, RequestError
 from runcast.postgres.database import Database, Row, Transaction
 from runcast.postgres.run_writer import fill_batch, insert_batch, read_batch_within
 
@@ -27,8 +29,8 @@ _LOCK_OPEN = """
     FOR SHARE"""
 
 _ADD = """
-    INSERT INTO @schema@.batch_items (batch_id, index, run)
-    SELECT $1, * FROM unnest($2::integer[], $3::text[])
+    INSERT INTO @schema@.batch_items (batch_id, environment_id, index, run, object)
+    SELECT $1, $2, * FROM unnest($3::integer[], $4::text[], $5::text[])
     ON CONFLICT DO NOTHING RETURNING index"""
 
 _SEAL = """
@@ -105,15 +107,20 @@ class StreamedBatches:
         None: the batch takes no items any more.
         """
         # In one order, so that those who send the same items wait for each other in a line.
-        written = sorted((item.batch_index, item.to_json()) for item in items)
-        indexes, texts = [index for index, _ in written], [text for _, text in written]
+        ordered = sorted(items, key=lambda item: item.batch_index or 0)
+        indexes = [item.batch_index for item in ordered]
+        texts = [item.to_json() for item in ordered]
+        objects = [_object_of(item) for item in ordered]
 
         async def work() -> int | None:
             async with self._database.transaction() as transaction:
                 rows = await transaction.fetch(_LOCK_OPEN, environment_id, batch_id)
                 if not rows or rows[0]["status"] != "PENDING":
                     return None
-                return len(await transaction.fetch(_ADD, batch_id, indexes, texts))
+                added = await transaction.fetch(
+                    _ADD, batch_id, environment_id, indexes, texts, objects
+                )
+                return len(added)
 
         return await self._database.retrying(work)
 
@@ -165,6 +172,16 @@ class StreamedBatches:
             items = [failed_item(NewRun.from_json(row["run"]), reason) for row in rows]
             await fill_batch(transaction, batch_id, items)
             return await _go_on(transaction, batch_id, rows)
+
+
+def _object_of(item: NewRun) -> str | None:
+    """The name of the object that holds the payload, if that is one and can be."""
+    if item.payload is None or not in_object_store(item.payload_type):
+        return None
+    try:
+        return check_object_name(item.payload)
+    except InvalidParameter:
+        return None
 
 
 async def _next_items(transaction: Transaction, batch_id: str) -> list[Row]:

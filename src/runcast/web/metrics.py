@@ -34,18 +34,31 @@ class Followed(Protocol):
         ...
 
 
-def gateway_registry(hub: Hub, feed: Followed, rate_limits: Refusing) -> CollectorRegistry:
+class Cleaned(Protocol):
+    """The figures of objects that are deleted because no run refers to them."""
+
+    @property
+    def deleted(self) -> int: ...
+
+    @property
+    def failed(self) -> int: ...
+
+
+def gateway_registry(
+    hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned
+) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
-    registry.register(_GatewayCollector(hub, feed, rate_limits))
+    registry.register(_GatewayCollector(hub, feed, rate_limits, objects))
     return registry
 
 
 class _GatewayCollector(Collector):
-    def __init__(self, hub: Hub, feed: Followed, rate_limits: Refusing) -> None:
+    def __init__(self, hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned) -> None:
         self._hub = hub
         self._feed = feed
         self._rate_limits = rate_limits
+        self._objects = objects
 
     def collect(self) -> Iterator[Metric]:
         yield from self._connections()
@@ -68,6 +81,8 @@ class _GatewayCollector(Collector):
                 "Times the rate limiter did not answer and this gateway counted alone",
                 self._rate_limits.failures,
             ),
+            ("objects_deleted", "Objects that no run referred to any more", self._objects.deleted),
+            ("object_failures", "Times an object could not be deleted", self._objects.failed),
             ("bell_misses", "Changes found without a bell; should stay 0", self._feed.misses),
         ):
             yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)

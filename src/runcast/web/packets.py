@@ -28,9 +28,10 @@ class UploadUrl(PresignedUrl):
 async def upload_packet(call: Call) -> Response:
     """Say where a packet can be put."""
     name = call.path["name"]
-    return json_response(
-        {"presignedUrl": await presigned_url(call, "PUT", name), "storagePath": name}
-    )
+    address = await presigned_url(call, "PUT", name)
+    # Known before anything can be there.
+    await call.services.object_ledger.expect(call.environment_id, name)
+    return json_response({"presignedUrl": address, "storagePath": name})
 
 
 async def download_packet(call: Call) -> Response:

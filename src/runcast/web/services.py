@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from runcast.core.limits import Limits
 from runcast.hub.hub import Hub
-from runcast.ports import ChunkLog, Clock, ObjectStore, RunStore, WaitpointStore
+from runcast.ports import ChunkLog, Clock, ObjectLedger, ObjectStore, RunStore, WaitpointStore
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.rate_limits import RateLimits
@@ -29,6 +29,7 @@ class Services:
     runs: RunStore
     chunks: ChunkLog
     objects: ObjectStore
+    object_ledger: ObjectLedger
     waitpoints: WaitpointStore
     keys: KeyDirectory
     bearer: Bearer
