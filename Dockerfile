@@ -4,9 +4,9 @@ WORKDIR /build
 RUN pip install --no-cache-dir "uv>=0.9,<1"
 ENV UV_PROJECT_ENVIRONMENT=/opt/runcast UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-install-project
+RUN uv sync --frozen --no-install-project --extra s3
 COPY src ./src
-RUN uv sync --frozen --no-editable
+RUN uv sync --frozen --no-editable --extra s3
 
 # Run: no compiler, no package manager of Python's, no root.
 FROM python:3.11-slim
