@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.gateway_app import GatewayApp, running_app
 from tests.support.npm import install_packages
+from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90, func_only=True)]
 
@@ -39,9 +40,9 @@ def all_checks() -> Iterator[Any]:
 class Theatre:
     """A gateway that a check may ask to have restarted, on the same port and database."""
 
-    def __init__(self, database_url: str, objects_dir: Path) -> None:
+    def __init__(self, database_url: str, **settings: Any) -> None:
         self._database_url = database_url
-        self._objects_dir = objects_dir
+        self._settings = settings
         self._secret_key_rate = "off"
         self._stack = AsyncExitStack()
         self._copies = AsyncExitStack()
@@ -56,7 +57,7 @@ class Theatre:
                 port=self._port,
                 poll_hold_seconds=_HOLD_SECONDS,
                 secret_key_rate=self._secret_key_rate,
-                objects_dir=self._objects_dir,
+                **self._settings,
             )
         )
         self._port = self.app.port
@@ -118,7 +119,7 @@ def clients(node: Path) -> Path:
 
 @pytest.fixture
 async def theatre(database_url: str, tmp_path: Path) -> AsyncIterator[Theatre]:
-    theatre = Theatre(database_url, tmp_path / "objects")
+    theatre = Theatre(database_url, objects_dir=tmp_path / "objects")
     await theatre.start()
     yield theatre
     await theatre.close()
@@ -128,6 +129,34 @@ async def theatre(database_url: str, tmp_path: Path) -> AsyncIterator[Theatre]:
 async def test_clients(clients: Path, theatre: Theatre, generation: str, name: str) -> None:
     verdict = await play(clients, theatre, generation, name)
     assert verdict["ok"], verdict["failure"]
+
+
+@pytest.mark.parametrize(
+    ("generation", "name"),
+    [
+        ("v4", "a large payload is put into the object store and comes back"),
+        ("v3", "a large output is read from the object store"),
+    ],
+)
+async def test_clients_reach_a_bucket_by_themselves(
+    clients: Path, database_url: str, s3_server: S3Server, generation: str, name: str
+) -> None:
+    bucket = s3_server.create_bucket()
+    theatre = Theatre(
+        database_url,
+        s3_bucket=bucket.name,
+        s3_endpoint=bucket.endpoint,
+        s3_region=bucket.region,
+        s3_access_key_id=bucket.access_key_id,
+        s3_secret_access_key=bucket.secret_access_key,
+    )
+    await theatre.start()
+    try:
+        verdict = await play(clients, theatre, generation, name)
+    finally:
+        await theatre.close()
+    assert verdict["ok"], verdict["failure"]
+    assert len(s3_server.files(bucket)) == 1
 
 
 async def play(node: Path, theatre: Theatre, generation: str, name: str) -> dict[str, Any]:
