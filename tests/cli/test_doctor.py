@@ -7,10 +7,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from runcast.cli.finding import Level
+from runcast.cli.object_checks import check_objects
 from runcast.cli.settings_page import settings_page
+from runcast.objects.s3 import Bucket
+from runcast.settings import load_settings
 from tests.cli.command_line import CommandLine, Ready
 from tests.cli.pooler import transaction_pooler
 from tests.support.postgres import execute
+from tests.support.s3 import S3Server
 
 
 @pytest.fixture
@@ -125,3 +130,46 @@ def test_a_running_gateway_may_have_the_port(command_line: CommandLine, gateway:
 
 def test_the_settings_can_be_printed(runcast: CommandLine) -> None:
     assert runcast.run("doctor", "--settings").stdout == settings_page()
+
+
+def test_a_bucket_is_tried(runcast: CommandLine, database_url: str, s3_server: S3Server) -> None:
+    bucket = s3_server.create_bucket()
+    examined = runcast.having(
+        DATABASE_URL=database_url,
+        **{f"RUNCAST_{name.upper()}": str(value) for name, value in of_bucket(bucket).items()},
+    ).run("doctor")
+    assert examined.returncode == 0, examined.stdout
+    assert f"ok  objects: the bucket {bucket.name} can be" in examined.stdout
+    assert "ok  addresses: 127.0.0.1:" in examined.stdout
+    assert s3_server.files(bucket) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"s3_bucket": "no-such-bucket"}, "no such bucket"),
+        ({"s3_secret_access_key": "wr0ng"}, "refuses this gateway"),
+        ({"s3_endpoint": "http://127.0.0.1:1"}, "does not answer"),
+        ({"s3_public_endpoint": "http://127.0.0.1:1"}, "127.0.0.1:1 cannot be reached from here"),
+    ],
+)
+async def test_a_bucket_that_cannot_be_used_is_found(
+    bucket: Bucket, change: dict[str, str], said: str
+) -> None:
+    settings = load_settings(**(of_bucket(bucket) | change))
+    findings = [finding async for finding in check_objects(settings, 1e9)]
+    assert said in findings[0].text
+    assert "wr0ng" not in str(findings)
+    is_note = "s3_public_endpoint" in change
+    assert findings[0].level is (Level.NOTE if is_note else Level.BAD)
+
+
+def of_bucket(bucket: Bucket) -> dict[str, object]:
+    """The settings of a gateway that uses it."""
+    return {
+        "s3_bucket": bucket.name,
+        "s3_endpoint": bucket.endpoint,
+        "s3_region": bucket.region,
+        "s3_access_key_id": bucket.access_key_id,
+        "s3_secret_access_key": bucket.secret_access_key,
+    }

@@ -24,6 +24,8 @@ _TABLES = (
     ("environment_keys", "SELECT"),
     ("following", "SELECT, UPDATE"),
     ("rate_limits", "SELECT, INSERT, UPDATE, DELETE"),
+    ("objects", "SELECT, INSERT, UPDATE, DELETE"),
+    ("object_checks", "SELECT, INSERT, UPDATE, DELETE"),
 )
 _DIRECT = (
     "Give DATABASE_URL the address of Postgres itself, or of a pool in session mode: through a "

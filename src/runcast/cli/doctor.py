@@ -15,6 +15,7 @@ from runcast.cli.console import result
 from runcast.cli.database_checks import check_database
 from runcast.cli.finding import Finding, Level, bad, fine, note
 from runcast.cli.loop import run
+from runcast.cli.object_checks import check_objects
 from runcast.cli.settings_page import settings_page
 from runcast.cli.version import own_version
 from runcast.errors import ConfigurationError
@@ -73,6 +74,8 @@ async def _findings() -> AsyncIterator[Finding]:
     for finding in _check_open_files(settings):
         yield finding
     yield await _check_port(settings)
+    async for finding in check_objects(settings, now()):
+        yield finding
     if settings.database_url is None:
         yield _check_embedded()
     else:
