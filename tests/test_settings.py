@@ -206,3 +206,52 @@ def test_the_page_names_every_variable() -> None:
     for name in Settings.model_fields:
         for variable in variables_of(name):
             assert f"`{variable}`" in settings_page()
+
+
+def test_the_bucket_has_an_address_and_keys_that_go_together() -> None:
+    keys = {"s3_access_key_id": "key", "s3_secret_access_key": "s3cret"}
+    settings = load_settings(s3_bucket="b.c", s3_endpoint=" https://s3.example:9/ ", **keys)
+    assert settings.s3_endpoint == "https://s3.example:9"
+    assert "s3cret" not in repr(settings)
+    assert "go together" in refusal(s3_bucket="bucket", s3_access_key_id="key")
+    assert "go together" in refusal(s3_bucket="bucket", s3_secret_access_key="key")
+    assert "RUNCAST_S3_BUCKET is not set" in refusal(s3_endpoint="https://s3.example")
+    assert "RUNCAST_S3_BUCKET is not set" in refusal(**keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("s3_bucket", "a/b"),
+        ("s3_bucket", "x"),
+        ("s3_endpoint", "s3.example"),
+        ("s3_endpoint", "https://user:s3cret@s3.example"),
+        ("s3_endpoint", "https://s3.example?x"),
+        ("s3_endpoint", "https://"),
+        ("s3_public_endpoint", "ftp://s3.example"),
+        ("s3_prefix", "/a/"),
+        ("s3_prefix", "a"),
+        ("s3_prefix", "../"),
+        ("s3_style", "host"),
+    ],
+)
+def test_what_cannot_be_of_a_bucket_is_refused(name: str, value: str) -> None:
+    message = refusal(**{"s3_bucket": "bucket", name: value})
+    assert f"RUNCAST_{name.upper()} is wrong" in message
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize(
+    ("given", "virtual"),
+    [
+        ({}, True),
+        ({"s3_endpoint": "https://s3.example"}, False),
+        ({"s3_public_endpoint": "https://s3.example"}, False),
+        ({"s3_endpoint": "https://s3.example", "s3_style": "virtual"}, True),
+        ({"s3_style": "PATH"}, False),
+    ],
+)
+def test_the_bucket_is_named_by_the_host_where_nothing_else_is_said(
+    given: dict[str, str], virtual: bool
+) -> None:
+    assert load_settings(s3_bucket="bucket", **given).s3_virtual_host is virtual

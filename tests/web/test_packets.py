@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import asyncpg
 import pytest
 
 from runcast.core.limits import Limits
 from runcast.objects.local import LocalObjectStore
 from runcast.objects.s3 import Bucket, S3ObjectStore
 from runcast.ports import ObjectStore
+from runcast.postgres.object_ledger import PostgresObjectLedger
 from tests.support.gateway import RunningGateway, Tenant, running_gateway
 from tests.support.s3 import S3Server
 
@@ -128,6 +130,23 @@ async def test_an_unchanged_run_is_told_anew_before_its_addresses_expire(
     gateway.clock.offset += 301
     answer = await tenant.client.get(f"/api/v3/runs/{run_id}", headers=known)
     assert answer.status_code == 200
+
+
+async def test_a_replay_has_the_same_object(
+    gateway: RunningGateway, tenant: Tenant, database_url: str
+) -> None:
+    path = await store(tenant, gateway, b"1")
+    run_id = await tenant.trigger(payload=path, payloadType="application/store")
+    replay_id = (await ask(tenant, "POST", f"/api/v1/runs/{run_id}/replay"))["id"]
+    sql = await asyncpg.connect(database_url, server_settings={"search_path": "runcast"})
+    await sql.execute("DELETE FROM runs WHERE id = $1", run_id)
+    await sql.execute("UPDATE object_checks SET since = since - interval '25 hours'")
+    await sql.close()
+    ledger = gateway.services.object_ledger
+    assert isinstance(ledger, PostgresObjectLedger)
+    await ledger.clean()
+    run = await tenant.retrieve(replay_id)
+    assert (await gateway.anybody.get(run["payloadPresignedUrl"])).text == "1"
 
 
 @in_every_store
