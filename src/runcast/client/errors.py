@@ -180,6 +180,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "too_many_streams": StreamFull,
     "position_lost": PositionLost,
     "limit_exceeded": RateLimited,
+    "rate_limited": RateLimited,
     "too_many_subscriptions": RateLimited,
     "too_many_connections": RateLimited,
     "slow_consumer": RateLimited,
