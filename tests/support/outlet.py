@@ -24,6 +24,9 @@ class RecordingOutlet(HandOutlet):
         super().write(data)
         self.writes.append(data)
 
+    def ping(self) -> None:
+        self.pings += 1
+
     def finish(self, code: int, reason: str) -> None:
         if self.lingers:
             self.ended = f"{code} {reason}".strip()

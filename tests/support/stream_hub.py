@@ -76,6 +76,7 @@ class HandOutlet:
         self.connection: Connection | None = None
         self.writable = True
         self.active = True
+        self.pings = 0
         self.written = b""
         self.ended: str | None = None
         self.on_write: Callable[[], None] = lambda: None
@@ -89,6 +90,9 @@ class HandOutlet:
         self.active = True
         self.written += data
         self.on_write()
+
+    def ping(self) -> None:
+        self.pings += 1
 
     def finish(self, code: int, reason: str) -> None:
         self.ended = f"{code} {reason}".strip()

@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from runcast.core.position import Position
 from runcast.web.server import listen
+from runcast.web.socket_session import SocketSession
 from tests.support.event_feed import following
 from tests.support.gate import Gate
 from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until
@@ -699,6 +700,115 @@ class TestConnections:
                 assert await client.closed() == 4054
             assert await nobody.closed() in (1012, 4054)
             await stopping
+
+
+class TestFrames:
+    """Single frames, as browsers hardly send them, on both tiers."""
+
+    async def test_what_comes_with_the_token_is_not_lost(self, app: GatewayApp) -> None:
+        run_id = await app.insert()
+        async with wired(app.port) as wire:
+            await wire.send(handshake({}))
+            await wire.read_until(b"\r\n\r\n")
+            await wire.send(
+                text_frame({"type": "authenticate", "token": app.key})
+                + text_frame({"type": "subscribe", "id": "x", "runs": {"run": run_id}})
+                + text_frame({"type": "ping"})
+            )
+            received = await wire.read_until(b'"type":"up-to-date"')
+            await wire.read_until(b'"type":"pong"')
+            assert received.index(b"authenticated") < received.index(b'"type":"run"')
+        await app.deserted()
+
+    async def test_a_message_may_come_in_pieces(self, app: GatewayApp) -> None:
+        async with wired(app.port) as wire:
+            await wire.send(handshake(app.bearer))
+            await wire.read_until(b"authenticated")
+            pieces = [b'{"type"', b':"pi', b'ng"}']
+            for place, piece in enumerate(pieces):
+                opcode = Opcode.CONT if place else Opcode.TEXT
+                frame = Frame(opcode, piece, fin=place == 2).serialize(mask=True)
+                for start in range(0, len(frame), 3):  # and each piece in pieces
+                    await wire.send(frame[start : start + 3])
+                if place == 0:  # control frames may stand in between
+                    await wire.send(Frame(Opcode.PING, b"are you there").serialize(mask=True))
+                    await wire.read_until(
+                        Frame(Opcode.PONG, b"are you there").serialize(mask=False)
+                    )
+            await wire.read_until(b'{"type":"pong"}')
+        await app.deserted()
+
+    async def test_a_close_is_answered(self, app: GatewayApp) -> None:
+        async with wired(app.port) as wire:
+            await wire.send(handshake(app.bearer))
+            await wire.read_until(b"authenticated")
+            goodbye = Frame(Opcode.CLOSE, (3000).to_bytes(2, "big") + b"bye")
+            await wire.send(goodbye.serialize(mask=True))
+            received = await wire.read_to_end()
+            assert received.endswith(goodbye.serialize(mask=False))
+        await app.deserted()
+
+    async def test_who_hangs_up_is_gone(self, app: GatewayApp) -> None:
+        async with wired(app.port) as wire:
+            await wire.send(handshake(app.bearer))
+            await wire.read_until(b"authenticated")
+            wire.half_close()
+            await wire.read_to_end()
+        await app.deserted()
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            Frame(Opcode.TEXT, b"{}").serialize(mask=False),
+            Frame(Opcode.CONT, b"{}").serialize(mask=True),
+            b"\xf1\x80\0\0\0\0",
+        ],
+        ids=["not masked", "a second half", "unknown bits"],
+    )
+    async def test_what_is_no_frame_closes(self, app: GatewayApp, frame: bytes) -> None:
+        await assert_closed_for(app, frame, 1002)
+
+    @pytest.mark.parametrize("tier", ["auto"], indirect=True)
+    async def test_what_is_no_text_closes(self, app: GatewayApp) -> None:
+        """Not portable: uvicorn hangs up without a word."""
+        await assert_closed_for(app, Frame(Opcode.TEXT, b"\xff").serialize(mask=True), 1007)
+
+    @pytest.mark.parametrize("tier", ["auto"], indirect=True)
+    async def test_a_socket_with_nothing_to_say_is_pinged(self, app: GatewayApp) -> None:
+        """Not portable: the server does it by itself, every 20 seconds."""
+        async with wired(app.port) as wire:
+            await wire.send(handshake(app.bearer))
+            await wire.read_until(b"authenticated")
+            await wire.read_until(Frame(Opcode.PING, b"").serialize(mask=False))
+
+    async def test_a_command_that_fails_drops_the_connection(
+        self,
+        app: GatewayApp,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        async def fail(self: object, text: object) -> None:
+            raise ValueError("planted")
+
+        monkeypatch.setattr(SocketSession, "_command", fail)
+        async with connected(app.url, app.bearer) as client:
+            await client.expect("authenticated")
+            await client.send("ping")
+            assert await client.closed() in (1006, 1011)
+        await app.deserted()
+        assert "planted" in caplog.text
+
+
+async def assert_closed_for(app: GatewayApp, frame: bytes, code: int) -> None:
+    """Send bytes on an open socket that end it with a code."""
+    async with wired(app.port) as wire:
+        await wire.send(handshake(app.bearer))
+        await wire.read_until(b"authenticated")
+        await wire.send(frame)
+        received = await wire.read_to_end()
+        assert b"\x88" in received
+        assert code.to_bytes(2, "big") in received[received.rindex(b"\x88") :]
+    await app.deserted()
 
 
 def handshake(headers: dict[str, str]) -> bytes:

@@ -260,3 +260,5 @@ class Connection:
         cursor = cursors.pop() if len(cursors) == 1 else None
         if cursor is not None or self.single:
             self.outlet.write(self.form.pack([self.form.encode(KeepAlive(), cursor)]))
+        else:
+            self.outlet.ping()

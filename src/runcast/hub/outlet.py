@@ -29,6 +29,14 @@ class Outlet(Protocol):
         """Send, or keep until the reader can take it."""
         ...
 
+    def ping(self) -> None:
+        """
+        Ask for a sign of life, where the connection knows how: who gives none is dropped by TCP.
+
+        Only called where there is nothing to write that would do as well.
+        """
+        ...
+
     def finish(self, code: int, reason: str) -> None:
         """
         End cleanly after what was written.

@@ -91,6 +91,9 @@ class AsgiOutlet:
             self._pending.extend(self._messages(data))
             self._pump()
 
+    def ping(self) -> None:
+        """ASGI has no message for it; servers do it by themselves."""
+
     def finish(self, code: int, reason: str) -> None:
         if not self.gone.is_set():
             self._pending.append(self._closing(code, reason))

@@ -59,6 +59,9 @@ class HandoverOutlet(asyncio.Protocol):
         self.active = True
         self._transport.write(data)
 
+    def ping(self) -> None:
+        """Event streams have comments for it."""
+
     def finish(self, code: int, reason: str) -> None:
         self._transport.write(LAST_CHUNK)
         asyncio.get_running_loop().call_soon(self._transport.close)

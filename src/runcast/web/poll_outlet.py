@@ -33,6 +33,9 @@ class PollOutlet:
     def write(self, data: bytes) -> None:
         """The connection's own messages are not for clients that poll."""
 
+    def ping(self) -> None:
+        """A poll is over soon."""
+
     def finish(self, code: int, reason: str) -> None:
         self.done.set()
 

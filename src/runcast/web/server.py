@@ -17,12 +17,10 @@ import websockets.http11
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.protocol import State
 
 from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
 from runcast.errors import ConfigurationError
-from runcast.web.frame_outlet import FrameOutlet
 from runcast.web.handover import EXTENSION
 
 _BACKLOG = 2048
@@ -119,11 +117,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Shows itself to the application, so that it can write frames and drop a stalled reader."""
+    """Shows itself to the application, so that it can take the connection over."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.outlet: FrameOutlet | None = None
         # They would write addresses and headers to the log, and with them tokens.
         self.logger = self.conn.logger = _failures
         self.conn.debug = False
@@ -134,26 +131,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             # An answer is ready, but uvicorn sends none to what is no request.
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
-
-    @property
-    def can_send(self) -> bool:
-        """Whether frames may be sent: the handshake is over, and the close has not begun."""
-        return self.conn.state is State.OPEN and not self.transport.is_closing()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.outlet is not None:
-            self.outlet.set_writable(False)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.outlet is not None:
-            self.outlet.set_writable(True)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.outlet is not None:
-            self.outlet.closed()
 
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self

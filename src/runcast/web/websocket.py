@@ -1,375 +1,108 @@
-"""Many subscriptions on one WebSocket; docs/protocol.md "WebSocket"."""
+"""
+The WebSocket's beginning: its handshake, its token, and who writes to it from then on.
+
+docs/protocol.md "WebSocket"; `socket_session` carries out what is asked for later.
+"""
 
 import asyncio
 from collections.abc import Iterable
 
-import orjson
 from starlette.routing import WebSocketRoute
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runcast.auth.grant import Grant
-from runcast.core.chunk import StreamName
-from runcast.core.command import (
-    Authenticate,
-    InvalidCommand,
-    Ping,
-    StreamAsked,
-    Subscribe,
-    Unsubscribe,
-    parse_command,
-)
-from runcast.core.frame import End, Problem, Reset
-from runcast.core.position import Position, parse_cursor
-from runcast.core.selector import Selector
-from runcast.core.socket_format import SocketFormat
-from runcast.core.stream_format import StreamSocketFormat
-from runcast.core.stream_subscription import StreamSubscription
-from runcast.core.subscription import Subscription
-from runcast.core.view import View
-from runcast.errors import (
-    GatewayError,
-    InvalidToken,
-    MissingToken,
-    NotFound,
-    RequestError,
-    TooManySubscriptions,
-)
-from runcast.hub.connection import Connection
-from runcast.hub.form import AudienceKey
-from runcast.hub.stream_reader import StreamReader
-from runcast.hub.subscriber import Subscriber
+from runcast.core.command import Authenticate, Ping, parse_command
+from runcast.core.frame import Problem
+from runcast.errors import GatewayError, MissingToken
 from runcast.web.asgi_outlet import AsgiOutlet
-from runcast.web.feeds import (
-    created_after,
-    finished_before,
-    require_feed,
-    skipped_columns,
-)
-from runcast.web.frame_outlet import FrameOutlet
 from runcast.web.handover import EXTENSION
-from runcast.web.run_access import readable_run
 from runcast.web.services import Services
-from runcast.web.stream_reading import first_offset, run_key
+from runcast.web.socket_handover import SocketHandover
+from runcast.web.socket_session import CONNECTION_FORMAT, SocketSession
 
 PROTOCOL = "runcast.v1"
 TOKEN_PROTOCOL = "runcast.token."
-
-_MAX_PROBLEMS = 100  # messages in a row that could not be understood, before the socket is closed
-
-
-class Socket:
-    """One WebSocket: reads its commands in order, while the hub writes to its outlet."""
-
-    def __init__(self, websocket: WebSocket, services: Services) -> None:
-        self._websocket = websocket
-        self._services = services
-        self._problems = 0
-        self._outlet = _outlet(websocket, services)
-
-    async def serve(self) -> None:
-        """Accept, authenticate, and follow commands until the connection ends."""
-        await self._websocket.accept(
-            subprotocol=PROTOCOL if PROTOCOL in self._websocket.scope["subprotocols"] else None
-        )
-        try:
-            self._services.hub.admit()
-            grant = await self._authenticate()
-            self._services.hub.admit()  # others came meanwhile, or a drain began
-        except GatewayError as error:
-            self._refuse(error)
-            return
-        except WebSocketDisconnect:
-            return
-        self._grant = grant
-        self._connection = Connection(
-            self._services.hub,
-            self._outlet,
-            kind="websocket",
-            form=_ConnectionFormat("", frozenset()),
-            expires_at=grant.expires_at,
-        )
-        self._outlet.connection = self._connection
-        self._services.hub.connect(self._connection)
-        self._say_authenticated()
-        if isinstance(self._outlet, AsgiOutlet) and not self._outlet.can_drop:
-            await self._outlet.serve(self._follow())
-            return
-        try:  # the end of a dropped connection is seen by whoever listens to it
-            await self._follow()
-        finally:
-            self._outlet.closed()
-
-    # -- the token --------------------------------------------------------------------------------
-
-    async def _authenticate(self) -> Grant:
-        for offered in self._websocket.scope["subprotocols"]:
-            if offered.startswith(TOKEN_PROTOCOL):
-                return await self._services.bearer.grant_for(offered.removeprefix(TOKEN_PROTOCOL))
-        if "authorization" in self._websocket.headers:
-            return await self._services.bearer.authenticate(self._websocket)
-        try:
-            async with asyncio.timeout(self._services.limits.authenticate_timeout_seconds):
-                command = parse_command(await self._receive())
-        except TimeoutError:
-            command = Ping()
-        if not isinstance(command, Authenticate):
-            raise MissingToken(
-                'Send {"type": "authenticate", "token": …} first, or the token as a subprotocol.'
-            )
-        return await self._services.bearer.grant_for(command.token)
-
-    async def _renew(self, token: str) -> None:
-        try:
-            grant = await self._services.bearer.grant_for(token)
-            if grant.environment_id != self._grant.environment_id:
-                raise InvalidToken("The token is of another environment; open another connection.")
-        except GatewayError as error:
-            self._say_problem(error)  # the old grant goes on until its end
-            return
-        changed = _rights(grant) != _rights(self._grant)
-        self._grant = grant
-        self._connection.renew(grant.expires_at)
-        self._say_authenticated()
-        if changed:
-            before = list(self._connection.subscribers.values())
-            feeds = [each for each in before if isinstance(each, Subscriber)]
-            for feed in feeds:  # nothing more is sent under the old rights
-                self._connection.leave(feed, finished=False)
-            for reader in before:
-                if isinstance(reader, StreamReader):
-                    await self._judge_reader_again(reader)
-            for feed in feeds:
-                await self._judge_again(feed)
-
-    async def _judge_reader_again(self, reader: StreamReader) -> None:
-        try:
-            await readable_run(self._services, self._grant, reader.tail.name.run_id)
-        except GatewayError as error:
-            reader.close(Problem(error.code, error.message))
-            return
-        if self._connection.subscribers.get(reader.name) is reader:
-            self._services.hub.unwatch(reader)
-            reader.key = run_key(self._grant, reader.tail.name.run_id)
-            self._services.hub.watch(reader)
-
-    async def _judge_again(self, subscriber: Subscriber) -> None:
-        """A feed that has left: what it was sent may not be allowed any more, so begin again."""
-        selector = subscriber.key.view.selector
-        try:
-            if selector.run_id is not None:
-                await readable_run(self._services, self._grant, selector.run_id)
-            else:
-                require_feed(self._grant, selector)
-        except GatewayError as error:
-            self._say_problem(error, subscriber.name)
-            return
-        if self._connection.closed:
-            return
-        form = SocketFormat(
-            subscriber.name,
-            skipped_columns(self._services, self._grant, ",".join(subscriber.asked_to_skip)),
-        )
-        self._send(
-            form.encode(Reset("token_changed", "The new token shows other runs or fields."), None)
-        )
-        self._add(
-            subscriber.name,
-            selector,
-            form,
-            None,
-            subscriber.machine.ends_with_run,
-            asked_to_skip=subscriber.asked_to_skip,
-        )
-
-    # -- commands ---------------------------------------------------------------------------------
-
-    async def _follow(self) -> None:
-        while not self._outlet.gone.is_set():
-            try:
-                text = await self._receive()
-                await self._connection.writable()  # who does not read is not listened to either
-                await self._command(text)
-                self._problems = 0
-            except WebSocketDisconnect:
-                return
-            except InvalidCommand as error:
-                self._say_problem(error, error.subscription_id)
-                self._problems += 1
-                if self._problems >= _MAX_PROBLEMS:
-                    self._connection.fail(RequestError("Too many messages made no sense."))
-                    return
-
-    async def _command(self, text: str | bytes) -> None:
-        match parse_command(text):
-            case Ping():
-                self._send(b'{"type":"pong"}\n')
-            case Authenticate(token):
-                await self._renew(token)
-            case Subscribe() as command:
-                try:
-                    await self._subscribe(command)
-                except GatewayError as error:
-                    self._say_problem(error, command.id)
-            case Unsubscribe(name):
-                subscriber = self._connection.subscribers.get(name)
-                if subscriber is None:
-                    self._say_problem(NotFound("There is no subscription of this id."), name)
-                else:
-                    subscriber.close(End("unsubscribed"))
-
-    async def _subscribe(self, command: Subscribe) -> None:
-        services, grant, asked = self._services, self._grant, command.asked
-        subscribers = self._connection.subscribers
-        if command.id in subscribers:
-            raise RequestError("This id is taken: unsubscribe it first, or choose another one.")
-        if len(subscribers) >= services.limits.max_subscriptions_per_connection:
-            raise TooManySubscriptions(
-                "This connection holds as many subscriptions as it may; end one, or open another."
-            )
-        if isinstance(asked, StreamAsked):
-            await self._read_stream(command, asked)
-            return
-        since = parse_cursor(command.cursor) if command.cursor else None
-        form = SocketFormat(command.id, skipped_columns(services, grant, command.skip_columns))
-        selector = Selector(
-            grant.environment_id,
-            run_id=asked.run,
-            tags=asked.tags,
-            task=asked.task,
-            batch_id=asked.batch,
-            created_after=created_after(asked.created_at, services.clock.now()),
-        )
-        ends, known_finished = False, False
-        if asked.run is not None:
-            run = await readable_run(services, grant, asked.run)
-            ends = not command.stay
-            known_finished = ends and await finished_before(services, run, since)
-        else:
-            require_feed(grant, selector)
-            if asked.batch is not None and (
-                await services.runs.read_batch(grant.environment_id, asked.batch) is None
-            ):
-                raise NotFound("There is no such batch in this environment.")
-        if self._connection.closed:
-            return
-        self._add(
-            command.id,
-            selector,
-            form,
-            since,
-            ends,
-            known_finished=known_finished,
-            asked_to_skip=frozenset(filter(None, command.skip_columns.split(","))),
-        )
-
-    async def _read_stream(self, command: Subscribe, asked: StreamAsked) -> None:
-        name = StreamName(asked.run, asked.key)
-        run = await readable_run(self._services, self._grant, asked.run)
-        if self._connection.closed:
-            return
-        hub = self._services.hub
-        machine = StreamSubscription(offset=first_offset(command.cursor, asked.begin))
-        machine.run_over = run.finished
-        self._connection.add(
-            StreamReader(
-                self._connection,
-                command.id,
-                hub.tail_of(name),
-                machine,
-                StreamSocketFormat(command.id),
-                run_key(self._grant, run.id),
-            )
-        )
-
-    def _add(
-        self,
-        name: str,
-        selector: Selector,
-        form: SocketFormat,
-        since: Position | None,
-        ends_with_run: bool,
-        *,
-        known_finished: bool = False,
-        asked_to_skip: frozenset[str] = frozenset(),
-    ) -> None:
-        machine = Subscription(
-            since=since,
-            ends_with_run=ends_with_run,
-            max_backlog=self._services.limits.max_backlog_runs,
-        )
-        key = AudienceKey(View(selector, self._grant.permissions), form, ends_with_run)
-        self._connection.add(
-            Subscriber(
-                self._connection,
-                name,
-                key,
-                machine,
-                known_finished=known_finished,
-                asked_to_skip=asked_to_skip,
-            )
-        )
-
-    # -- messages ---------------------------------------------------------------------------------
-
-    async def _receive(self) -> str | bytes:
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1006))
-        text: str | bytes | None = message.get("text")
-        return text if text is not None else message["bytes"]
-
-    def _send(self, line: bytes) -> None:
-        self._outlet.write(line)
-
-    def _say_authenticated(self) -> None:
-        message: dict[str, object] = {"type": "authenticated"}
-        if self._grant.expires_at is not None:
-            message["expiresAt"] = int(self._grant.expires_at)
-        self._send(orjson.dumps(message) + b"\n")
-
-    def _say_problem(self, error: GatewayError, subscription_id: str | None = None) -> None:
-        form: SocketFormat = _ConnectionFormat("", frozenset())
-        if subscription_id is not None:
-            form = SocketFormat(subscription_id, frozenset())
-        self._send(form.encode(Problem(error.code, error.message), None))
-
-    def _refuse(self, error: GatewayError) -> None:
-        self._say_problem(error)
-        self._outlet.finish(error.close_code, error.code)
-
-
-class _ConnectionFormat(SocketFormat):
-    """Messages that belong to the connection, not to one of its subscriptions."""
-
-    def _head(self, name: str, cursor: str | None) -> dict[str, object]:
-        return {"type": name}
 
 
 def websocket_route(services: Services) -> WebSocketRoute:
     """The route of the WebSocket."""
 
     async def endpoint(websocket: WebSocket) -> None:
-        await Socket(websocket, services).serve()
+        await _serve(websocket, services)
 
     return WebSocketRoute("/realtime/v1/ws", endpoint)
 
 
-def _rights(grant: Grant) -> tuple[object, object]:
-    return grant.permissions, grant.skip_columns
-
-
-def _outlet(websocket: WebSocket, services: Services) -> FrameOutlet | AsgiOutlet:
-    """The best that the server allows."""
+async def _serve(websocket: WebSocket, services: Services) -> None:
+    """Accept, authenticate, and hand over; or follow commands until the connection ends."""
+    offered = websocket.scope["subprotocols"]
+    await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
     protocol = websocket.scope.get("extensions", {}).get(EXTENSION)
-    if protocol is not None and services.allow_handover:
-        return FrameOutlet(protocol, services.limits.write_buffer_bytes)
-    return AsgiOutlet(
+    portable = AsgiOutlet(
         websocket.send,
         messages=_texts,
         closing=_closing,
         transport=None if protocol is None else protocol.transport,
     )
+    try:
+        services.hub.admit()
+        grant = await _authenticate(websocket, services)
+        services.hub.admit()  # others came meanwhile, or a drain began
+    except GatewayError as error:
+        portable.write(CONNECTION_FORMAT.encode(Problem(error.code, error.message), None))
+        portable.finish(error.close_code, error.code)
+        return
+    except WebSocketDisconnect:
+        return
+    if services.allow_handover and SocketHandover.can_take(protocol):
+        outlet = SocketHandover(protocol, services.limits.write_buffer_bytes)
+        outlet.listen(_begin(services, grant, outlet).handle)
+    else:
+        session = _begin(services, grant, portable)
+        await portable.serve(_follow(websocket, session, portable))
+
+
+def _begin(services: Services, grant: Grant, outlet: SocketHandover | AsgiOutlet) -> SocketSession:
+    session = SocketSession(services, grant, outlet)
+    outlet.connection = session.connection
+    session.begin()
+    return session
+
+
+async def _follow(websocket: WebSocket, session: SocketSession, outlet: AsgiOutlet) -> None:
+    try:
+        while not outlet.gone.is_set():
+            await session.handle(await _receive(websocket))
+    except WebSocketDisconnect:
+        pass
+
+
+async def _authenticate(websocket: WebSocket, services: Services) -> Grant:
+    bearer = services.bearer
+    for offered in websocket.scope["subprotocols"]:
+        if offered.startswith(TOKEN_PROTOCOL):
+            return await bearer.grant_for(offered.removeprefix(TOKEN_PROTOCOL))
+    if "authorization" in websocket.headers:
+        return await bearer.authenticate(websocket)
+    try:
+        async with asyncio.timeout(services.limits.authenticate_timeout_seconds):
+            command = parse_command(await _receive(websocket))
+    except TimeoutError:
+        command = Ping()
+    if not isinstance(command, Authenticate):
+        raise MissingToken(
+            'Send {"type": "authenticate", "token": …} first, or the token as a subprotocol.'
+        )
+    return await bearer.grant_for(command.token)
+
+
+async def _receive(websocket: WebSocket) -> str | bytes:
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1006))
+    text: str | bytes | None = message.get("text")
+    return text if text is not None else message["bytes"]
 
 
 def _texts(data: bytes) -> Iterable[Message]:
