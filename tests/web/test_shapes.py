@@ -272,6 +272,16 @@ class TestOneRun:
             assert [row["id"] for row in await poll] == [other]
 
 
+async def test_runs_of_one_moment_come_in_the_order_of_their_batch(
+    app: GatewayApp, client: httpx.AsyncClient
+) -> None:
+    tasks = [f"task-{n}" for n in range(150)]  # more than the first page that is read
+    items = [{"task": task} for task in tasks]
+    answer = await client.post("/api/v2/tasks/batch", json={"items": items}, headers=app.bearer)
+    shape = Shape(client, f"/realtime/v1/batches/{answer.json()['id']}", MODERN | app.bearer)
+    assert [run["taskIdentifier"] for run in await shape.begin()] == tasks
+
+
 class TestWaiting:
     async def test_without_news_only_the_cursor_moves(self, database_url: str) -> None:
         async with (

@@ -1,6 +1,7 @@
 """One request of a client that polls: a subscription that is over once it has something to say."""
 
 import random
+from operator import itemgetter
 
 from runcast.core.frame import RunFrame
 from runcast.core.page import Paging
@@ -21,7 +22,8 @@ class Poll(Subscriber):
     Collects what there is to tell, and ends its connection as soon as that is an answer.
 
     Attributes:
-        messages: Encoded by the form, in order.
+        messages: Encoded by the form, those about the oldest run first: clients show runs that were
+            created in one millisecond in the order in which they come.
         position: Up to where the messages tell all; None: they do not.
         paging: Where to go on behind the messages if they do not tell all.
         lost: Why the old position cannot be continued, or None.
@@ -30,13 +32,13 @@ class Poll(Subscriber):
         waits: Without anything to tell wait for news; else say at once that there is none.
     """
 
-    __slots__ = ("_bytes", "_until", "_waits", "lost", "messages", "paging", "position")
+    __slots__ = ("_bytes", "_found", "_until", "_waits", "lost", "paging", "position")
 
     def __init__(
         self, connection: Link, key: AudienceKey, machine: Subscription, *, waits: bool
     ) -> None:
         super().__init__(connection, "", key, machine)
-        self.messages: list[bytes] = []
+        self._found: list[tuple[float, bytes]] = []  # when its run was created, and the message
         self.position: Position | None = None
         self.paging: Paging | None = None
         self.lost: str | None = None
@@ -45,6 +47,11 @@ class Poll(Subscriber):
         hold = connection.hub.limits.poll_hold_seconds
         hold *= random.uniform(1 - _JITTER, 1 + _JITTER) if waits else _READING
         self._until = connection.hub.clock.now() + hold
+
+    @property
+    def messages(self) -> list[bytes]:
+        # Several about one run stay in their order.
+        return [message for _, message in sorted(self._found, key=itemgetter(0))]
 
     def start(self) -> None:
         """Receive changes from now on, and read what is to be read before."""
@@ -69,7 +76,7 @@ class Poll(Subscriber):
             return
         self.position = self.connection.hub.position
         if data:
-            self.messages.append(data)
+            self._found.append((0.0, data))
             self._answer()
 
     def receive_lost(self, reason: str, message: str) -> None:
@@ -85,11 +92,11 @@ class Poll(Subscriber):
         for frame, position in self.machine.frames_to_send(self.connection.hub.position):
             if isinstance(frame, RunFrame):
                 message = form.encode(frame, None)
-                self.messages.append(message)
+                self._found.append((frame.run.created_at.timestamp(), message))
                 self._bytes += len(message)
             if position is not None:
                 self.position = position
-                if self.messages or not self._waits:
+                if self._found or not self._waits:
                     self._answer()
                     return
         if self.machine.phase is Phase.CATCHING_UP:

@@ -49,7 +49,7 @@ _FIRST_GIVEN = 12  # the arguments before it are named in the statement
 _INSERT = f"""
     INSERT INTO @schema@.runs (
         id, batch_id, batch_index, root_id, depth, status, idempotency_key_expires_at,
-        error, debounce_key, debounce_until,
+        error, debounce_key, debounce_until, created_at,
         {", ".join(_GIVEN)}
     ) VALUES (
         $1, $2, $3, $4, $5,
@@ -58,6 +58,8 @@ _INSERT = f"""
             THEN coalesce(${_FIRST_GIVEN + len(_GIVEN)}::timestamptz, now() + interval '30 days')
         END,
         $9, $10, now() + make_interval(secs => $11),
+        -- In the order of the batch, for whoever sorts by it.
+        now() + coalesce($3::integer, 0) * interval '1 microsecond',
         {", ".join(f"${number}" for number in range(_FIRST_GIVEN, _FIRST_GIVEN + len(_GIVEN)))}
     )
     ON CONFLICT (environment_id, task, idempotency_key) WHERE idempotency_key IS NOT NULL
