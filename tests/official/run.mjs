@@ -31,10 +31,8 @@ if (!check || (check.only && check.only !== generation)) {
 
 let failure;
 try {
-  const stage = new Stage(generation, await loadClients(generation));
-  await within(PATIENCE_MS, check.body(stage));
-  await new Promise((resolve) => setImmediate(resolve));
-  if (stray.length) throw stray[0];
+  const stage = new Stage(generation, await loadClients(generation), stray);
+  await within(PATIENCE_MS, check.body(stage).then(() => stage.close()));
 } catch (error) {
   failure = error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

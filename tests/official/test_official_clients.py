@@ -16,8 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from tests.support.gateway_app import GatewayApp, running_app
+from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.npm import install_packages
+from tests.support.postgres import RestartablePostgres
 from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90, func_only=True)]
@@ -40,8 +41,11 @@ def all_checks() -> Iterator[Any]:
 class Theatre:
     """A gateway that a check may ask to have restarted, on the same port and database."""
 
-    def __init__(self, database_url: str, **settings: Any) -> None:
+    def __init__(
+        self, database_url: str, postgres: RestartablePostgres | None = None, **settings: Any
+    ) -> None:
         self._database_url = database_url
+        self._postgres = postgres
         self._settings = settings
         self._secret_key_rate = "off"
         self._stack = AsyncExitStack()
@@ -69,6 +73,10 @@ class Theatre:
         await self.stop()
         await self._copies.aclose()
 
+    def nobody_is_connected(self) -> bool:
+        """Connections that Node.js keeps for later requests do not count."""
+        return not any(count for what, count in self.app.held.items() if what != "sockets")
+
     async def serve(self, wish: str) -> None:
         """Do what a check asks for."""
         if wish == "restart the gateway":
@@ -92,6 +100,11 @@ class Theatre:
                 copied_database(self._database_url)
             )
             await self.start()
+        elif wish == "kill Postgres":
+            assert self._postgres, "the name of such a check speaks of Postgres"
+            await self._postgres.kill()
+        elif wish == "wait until nobody is connected":
+            await until(self.nobody_is_connected, lambda: self.app.held)
         else:
             raise AssertionError(f"a check asks for {wish!r}")
 
@@ -118,8 +131,25 @@ def clients(node: Path) -> Path:
 
 
 @pytest.fixture
-async def theatre(database_url: str, tmp_path: Path) -> AsyncIterator[Theatre]:
-    theatre = Theatre(database_url, objects_dir=tmp_path / "objects")
+def postgres(request: pytest.FixtureRequest, name: str) -> RestartablePostgres | None:
+    """A server of its own for a check whose name speaks of Postgres: it will be killed."""
+    if "Postgres" not in name:
+        return None
+    server: RestartablePostgres = request.getfixturevalue("restartable_postgres")
+    return server
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, postgres: RestartablePostgres | None) -> str:
+    url: str = postgres.url if postgres else request.getfixturevalue("database_url")
+    return url
+
+
+@pytest.fixture
+async def theatre(
+    database: str, postgres: RestartablePostgres | None, tmp_path: Path
+) -> AsyncIterator[Theatre]:
+    theatre = Theatre(database, postgres, objects_dir=tmp_path / "objects")
     await theatre.start()
     yield theatre
     await theatre.close()

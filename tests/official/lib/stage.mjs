@@ -7,9 +7,14 @@ import { VERSION } from "./clients.mjs";
 const PATIENCE_MS = 15_000;
 
 export class Stage {
-  constructor(generation, { sdk }) {
+  #strays;
+  #page;
+
+  /** `strays` gets every error that nobody took care of. */
+  constructor(generation, { sdk }, strays) {
     this.generation = generation;
     this.sdk = sdk;
+    this.#strays = strays;
     this.url = process.env.RUNCAST_URL;
     this.key = process.env.RUNCAST_SECRET_KEY;
     this.assert = assert;
@@ -24,6 +29,37 @@ export class Stage {
   async as(accessToken, body) {
     // `configure` would not do: clients of 3.3 hear it only once.
     return await this.sdk.auth.withAuth({ accessToken, baseURL: this.url }, body);
+  }
+
+  /** A token that a backend would give to a browser. */
+  async token(scopes, options = {}) {
+    return await this.sdk.auth.createPublicToken({ scopes, ...options });
+  }
+
+  /** The page of this check, which shows what hooks give. */
+  async page() {
+    this.#page ??= (async () => {
+      const { Page } = await import("./page.mjs");
+      return await Page.open(this);
+    })();
+    return await this.#page;
+  }
+
+  /** End what is still going on; an error that was left behind is thrown. */
+  async close() {
+    if (this.#page) await (await this.#page).close();
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.#strays.length) throw this.#strays[0];
+  }
+
+  /** Wait for an error that nobody takes care of, as some clients leave them behind. */
+  async stray(fits, what = String(fits)) {
+    for (let waited = 0; waited < PATIENCE_MS; waited += 20) {
+      const place = this.#strays.findIndex(fits);
+      if (place >= 0) return this.#strays.splice(place, 1)[0];
+      await this.pause(20);
+    }
+    throw new Error(`waited in vain for an error: ${what}`);
   }
 
   /** One request to the gateway, past the client. */
@@ -97,13 +133,37 @@ export class Stage {
   /** The statuses of all answers from now on to requests whose address contains this. */
   watchRequests(part) {
     const statuses = [];
+    this.#intercept(part, async (address, answer) => statuses.push((await answer).status));
+    return statuses;
+  }
+
+  /** The addresses of all requests from now on that contain this. */
+  watchAddresses(part) {
+    const addresses = [];
+    this.#intercept(part, (address) => addresses.push(new URL(address)));
+    return addresses;
+  }
+
+  #intercept(part, look) {
     const plainFetch = globalThis.fetch;
-    globalThis.fetch = async (input, init) => {
-      const answer = await plainFetch(input, init);
-      if (String(input.url ?? input).includes(part)) statuses.push(answer.status);
+    globalThis.fetch = (input, init) => {
+      const answer = plainFetch(input, init);
+      const address = String(input.url ?? input);
+      if (address.includes(part)) Promise.resolve(look(address, answer)).catch(() => {});
       return answer;
     };
-    return statuses;
+  }
+
+  /** Do something as soon as it succeeds. */
+  async eventually(work) {
+    for (let waited = 0; ; waited += 100) {
+      try {
+        return await work();
+      } catch (error) {
+        if (waited >= PATIENCE_MS) throw error;
+        await this.pause(100);
+      }
+    }
   }
 
   async pause(milliseconds) {
