@@ -17,7 +17,6 @@ import asyncpg
 import pytest
 
 from tests.support.gateway_app import GatewayApp, running_app, until
-from tests.support.npm import install_packages
 from tests.support.postgres import RestartablePostgres
 from tests.support.s3 import S3Server
 
@@ -121,13 +120,6 @@ async def copied_database(database_url: str) -> AsyncIterator[str]:
     finally:
         await server.execute(f'DROP DATABASE "{name}_copy" WITH (FORCE)')
         await server.close()
-
-
-@pytest.fixture(scope="session")
-def clients(node: Path) -> Path:
-    """Install the packages; gives node."""
-    install_packages(HERE)
-    return node
 
 
 @pytest.fixture
