@@ -117,6 +117,7 @@ class TestSocket:
             "cursor": "1005-5",
             "offset": 4,
             "parts": [{"n": 1}, [2]],
+            "times": [1004, 1005],
         }
 
     @pytest.mark.parametrize("text", ["hello", "{", '"', "NaN", "01", "\x7f", '{"a":1} x'])

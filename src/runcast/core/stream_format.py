@@ -64,6 +64,7 @@ class StreamSocketFormat:
                 "cursor": event_id(frame.chunks[-1]),
                 "offset": frame.chunks[0].index,
                 "parts": [_part(chunk.text) for chunk in frame.chunks],
+                "times": [chunk.appended_at for chunk in frame.chunks],
             }
         else:
             name, data = event_of(frame)
