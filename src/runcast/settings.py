@@ -30,6 +30,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "RUNCAST_SECRET_KEY": "secret key that `runcast token` and `runcast tail` use",
     "RUNCAST_TOKEN": "public access token that `runcast tail` uses",
     "RUNCAST_URL": "gateway that `runcast tail` and `runcast token` talk to",
+    "RUNCAST_CLIENT_TRANSPORT": "how clients made in Python follow: `auto`, `websocket` or `sse`",
     "RUNCAST_PG_BIN": "folder with the `postgres` and `initdb` that `runcast dev` shall run",
     "RUNCAST_UID": "user id of the gateways in docker-compose.yml, who may read the password",
 }

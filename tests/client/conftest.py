@@ -11,9 +11,16 @@ from tests.support.restartable_gateway import RestartableGateway, restartable_ga
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's own settings, and no proxies."""
-    for name in ("RUNCAST_URL", "RUNCAST_SECRET_KEY", "RUNCAST_TOKEN"):
+    for name in ("RUNCAST_URL", "RUNCAST_SECRET_KEY", "RUNCAST_TOKEN", "RUNCAST_CLIENT_TRANSPORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture(params=["websocket", "sse"])
+def each_transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once over a WebSocket, once over SSE: clients, and programs that a test starts."""
+    monkeypatch.setenv("RUNCAST_CLIENT_TRANSPORT", request.param)
+    monkeypatch.setattr("runcast.client.open_socket._LINGER_SECONDS", 0.05)
 
 
 @pytest.fixture

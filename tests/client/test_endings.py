@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.restartable_gateway import RestartableGateway
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 LEFT = """
 import asyncio
 from runcast import AsyncClient

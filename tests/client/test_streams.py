@@ -20,6 +20,8 @@ from runcast.client.errors import (
 from tests.support.gateway_app import until
 from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 CHUNKS: list[Any] = [
     "plain",
     "",

@@ -12,6 +12,8 @@ from runcast.client.errors import ConnectionLost, NotFound, PermissionDenied, To
 from tests.support.gateway_app import until
 from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 class Seen:
     """What a subscription gave so far, read by a task of its own."""

@@ -10,6 +10,8 @@ from runcast.client import RunChanged, UpToDate
 from runcast.client.errors import ClientClosed, NotConfigured, NotFound
 from tests.support.restartable_gateway import RestartableGateway
 
+pytestmark = pytest.mark.usefixtures("each_transport")
+
 
 async def test_a_script_triggers_follows_and_lists(gateway: RestartableGateway) -> None:
     def script() -> None:

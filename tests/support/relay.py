@@ -3,7 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 from urllib.parse import urlsplit
+
+T = TypeVar("T", bound="Relay")
+
+STRIPPED = b"the gateway's, to a request without its upgrade"
 
 
 class Relay:
@@ -16,6 +21,7 @@ class Relay:
         self._down = False
         self.url = ""
         self.connections = 0
+        self.refused = 0  # while it was down
 
     @property
     def in_use(self) -> bool:
@@ -32,10 +38,17 @@ class Relay:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._down:
+            self.refused += 1
             writer.transport.abort()
             return
         self.connections += 1
+        await self._relay(reader, writer)
+
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = b""
+    ) -> None:
         there, onward = await asyncio.open_connection(self._host, self._port)
+        onward.write(begun)
         try:
             await asyncio.wait(
                 [
@@ -59,10 +72,54 @@ class Relay:
             writer.close()
 
 
+class UpgradeRelay(Relay):
+    """A relay that looks at what it passes on: upgrades to WebSockets meet what it was told."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self.upgrades = 0
+        self.answer: bytes | None = b""  # empty: the connection is broken; None: nothing comes
+
+    def pass_upgrades(self) -> None:
+        """From now on a WebSocket can be had."""
+        self._refuses = False
+
+    _refuses = True
+
+    async def _relay(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = b""
+    ) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            writer.close()
+            return
+        if b"upgrade: websocket" not in head.lower():
+            await super()._relay(reader, writer, head)
+            return
+        self.upgrades += 1
+        if not self._refuses:
+            await super()._relay(reader, writer, head)
+        elif self.answer is None:
+            await reader.read()
+        elif self.answer == STRIPPED:
+            await super()._relay(reader, writer, head.replace(b"Upgrade", b"X"))
+        elif self.answer:
+            writer.write(self.answer)
+            await writer.drain()
+        writer.close()
+
+
 @asynccontextmanager
 async def relaying(target: str) -> AsyncIterator[Relay]:
     """Relay to this URL for as long as the context lasts."""
-    relay = Relay(target)
+    async with serving(Relay(target)) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def serving(relay: T) -> AsyncIterator[T]:
+    """Let a relay take connections for as long as the context lasts."""
     server = await asyncio.start_server(relay.serve, "127.0.0.1", 0)
     relay.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:

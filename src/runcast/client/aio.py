@@ -8,6 +8,7 @@ import httpx
 from runcast.client.batches import Batches
 from runcast.client.bearer import Bearer, TokenFactory, checked_token
 from runcast.client.errors import NotConfigured
+from runcast.client.feeds import Feeds, TransportName
 from runcast.client.gateway_http import GatewayHttp
 from runcast.client.public_tokens import PublicTokens
 from runcast.client.runs import Runs
@@ -30,10 +31,15 @@ class AsyncClient:
             or asynchronous: it is asked again when a token has expired.
         environment_id: Where it is known, tokens are signed without asking the gateway for it.
         http: An httpx client to use, for proxies, certificates and the like; it stays yours to
-            close. Timeouts are set for each request.
+            close. Timeouts are set for each request. Feeds go over it too, unless ``transport`` is
+            ``websocket``.
+        transport: How feeds come; otherwise RUNCAST_CLIENT_TRANSPORT, or ``auto``: over one
+            WebSocket that all share, and where none can be had each over SSE, for five minutes
+            before a WebSocket is tried again. ``websocket`` and ``sse`` allow only that one.
 
     Raises:
-        NotConfigured: There is neither key nor token, or both, or the URL is none.
+        NotConfigured: There is neither key nor token, or both, the URL is none, or there is no
+            such transport.
     """
 
     def __init__(
@@ -44,18 +50,21 @@ class AsyncClient:
         *,
         environment_id: str | None = None,
         http: httpx.AsyncClient | None = None,
+        transport: TransportName | None = None,
     ) -> None:
         url = base_url or os.environ.get("RUNCAST_URL") or DEFAULT_URL
         self._http = GatewayHttp(url, _bearer(secret_key, token), http)
         self._public_tokens = PublicTokens(self._http, environment_id)
         self.tasks = Tasks(self._http)
-        self.runs = Runs(self._http, self.tasks)
+        self._feeds = Feeds(self._http, _transport(transport, http))
+        self.runs = Runs(self._http, self.tasks, self._feeds)
         self.batches = Batches(self._http)
-        self.streams = Streams(self._http)
+        self.streams = Streams(self._feeds)
         self.create_public_token = self._public_tokens.create
 
     async def close(self) -> None:
         """Close all connections; subscriptions end."""
+        await self._feeds.close()
         await self._http.close()
 
     async def __aenter__(self) -> "AsyncClient":
@@ -68,6 +77,16 @@ class AsyncClient:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _transport(chosen: str | None, http: httpx.AsyncClient | None) -> TransportName:
+    name = chosen or os.environ.get("RUNCAST_CLIENT_TRANSPORT") or "auto"
+    match name:
+        case "auto":  # a WebSocket would go past what that client is for
+            return "auto" if http is None else "sse"
+        case "websocket" | "sse":
+            return name
+    raise NotConfigured('transport (or RUNCAST_CLIENT_TRANSPORT) is "auto", "websocket" or "sse".')
 
 
 def _bearer(secret_key: str | None, token: str | TokenFactory | None) -> Bearer:

@@ -1,5 +1,5 @@
 """
-The state of following runs: events of the gateway in, typed events and the resume position out.
+The state of following runs: messages of the gateway in, typed events and the resume position out.
 
 Pure: the loop around it is in `follow.py`. It outlives connections.
 """
@@ -9,9 +9,8 @@ from typing import Any
 
 from runcast.client.errors import TokenExpired, UnexpectedAnswer, api_error
 from runcast.client.events import End, Reset, RunChanged, RunEvent, RunGone, UpToDate
-from runcast.client.json_text import from_json
+from runcast.client.feed_message import FeedMessage
 from runcast.client.run import Run, run_from
-from runcast.client.sse import ServerEvent
 
 # The same state may come twice around a resume; older ones than so many runs ago do not matter.
 _MAX_REVISIONS = 10_000
@@ -39,28 +38,26 @@ class RunFeed:
         """What asks the gateway to go on from here."""
         return {} if self.cursor is None else {"last-event-id": self.cursor}
 
-    def receive(self, event: ServerEvent) -> RunEvent | None:
+    def subscribe_fields(self) -> dict[str, Any]:
+        """The same on a WebSocket."""
+        return {} if self.cursor is None else {"cursor": self.cursor}
+
+    def receive(self, message: FeedMessage) -> RunEvent | None:
         """
-        Take one event; None: nothing new in it.
+        Take one message; None: nothing new in it.
 
         Raises:
             TokenExpired: The gateway says so; reconnect with a fresh token.
             ApiError: The feed cannot go on.
             UnexpectedAnswer: It cannot be read.
         """
-        data = event_data(event)
         try:
-            told = self._read(event.name, data)
+            told = self._read(message.name, message.data)
         except (KeyError, TypeError) as error:
-            raise UnexpectedAnswer(f"The event {event.name[:40]!a} cannot be read.") from error
-        if event.id is not None:
-            self.cursor = event.id or None
+            raise UnexpectedAnswer(f"The event {message.name[:40]!a} cannot be read.") from error
+        if message.position is not None:
+            self.cursor = message.position or None
         return told
-
-    def receive_position(self, last_id: str | None) -> None:
-        """All events up to this id were received: heartbeats carry newer ones."""
-        if last_id is not None:
-            self.cursor = last_id or None
 
     def _read(self, name: str, data: Any) -> RunEvent | None:
         match name:
@@ -86,19 +83,6 @@ class RunFeed:
             if len(self._revisions) > _MAX_REVISIONS:
                 self._revisions.popitem(last=False)
         return RunChanged(run)
-
-
-def event_data(event: ServerEvent) -> Any:
-    """
-    Read the data of a named event.
-
-    Raises:
-        UnexpectedAnswer: It is no JSON.
-    """
-    try:
-        return from_json(event.data)
-    except ValueError:
-        raise UnexpectedAnswer(f"The event {event.name[:40]!a} carries no JSON.") from None
 
 
 def common_event(name: str, data: Any) -> UpToDate | Reset | End | None:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import random
+import ssl
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
-from weakref import WeakSet
 
 import httpx
 
@@ -24,6 +24,7 @@ from runcast.client.errors import (
     api_error,
 )
 from runcast.client.json_text import from_json, to_json
+from runcast.client.retriable import Retriable
 
 logger = logging.getLogger("runcast.client")
 
@@ -35,6 +36,8 @@ _DELAY_FACTOR = 1.6
 _LONGEST_WAIT_SECONDS = 30.0
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0, pool=None)
 _RETRIED = frozenset({408, 409, 425, 429})
+_NO_UPGRADE = frozenset({400, 404, 405, 426})
+_PLAIN_HEADERS = frozenset({"x-should-retry", "x-ratelimit-reset", "retry-after", "x-request-id"})
 _API_VERSION = "2025-07-16"
 _MAX_MESSAGE_LENGTH = 1000
 
@@ -59,18 +62,15 @@ class GatewayHttp:
         self.bearer = bearer
         self._owned = http is None
         self._closed = False
-        self.opened: WeakSet[AsyncGenerator[object, None]] = WeakSet()
-        # Subscriptions hold a connection each, so their number is not ours to limit.
+        self._ssl: ssl.SSLContext | None = None
+        # Feeds over SSE hold a connection each, so their number is not ours to limit.
         self._http = http or httpx.AsyncClient(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20)
         )
 
     async def close(self) -> None:
-        """Close all connections; loops over feeds that no task is in end."""
+        """Close all connections."""
         self._closed = True
-        for each in list(self.opened):
-            with suppress(RuntimeError):  # its task is in it, and meets closed connections
-                await each.aclose()
         if self._owned:
             await self._http.aclose()
 
@@ -178,7 +178,7 @@ class GatewayHttp:
         except httpx.TransportError as error:
             raise self.lost(error) from error
 
-    def lost(self, error: Exception) -> "Retriable":
+    def lost(self, error: Exception) -> Retriable:
         """Tell of a connection that failed."""
         reason = str(error) or type(error).__name__
         lost = ConnectionLost(
@@ -187,6 +187,29 @@ class GatewayHttp:
         )
         lost.__cause__ = error
         return Retriable(lost)
+
+    async def ssl_context(self) -> ssl.SSLContext:
+        """What httpx trusts, for a WebSocket; reading it takes a moment."""
+        if self._ssl is None:
+            self._ssl = await asyncio.to_thread(httpx.create_ssl_context)
+        return self._ssl
+
+    def refusal(
+        self, status: int, headers: Mapping[str, str], body: bytes
+    ) -> ApiError | Retriable | None:
+        """
+        What an answer to a WebSocket's upgrade says; None: it is not a gateway's own.
+
+        Neither is one of a gateway that a proxy showed a request without its upgrade.
+        """
+        plain = {name: text for name, text in headers.items() if name.lower() in _PLAIN_HEADERS}
+        response = httpx.Response(status, headers=plain, content=body)
+        error = _refusal(response)
+        if error.code == "unknown" or status in _NO_UPGRADE:
+            return None
+        if _worth_retrying(response):
+            return Retriable(error, _wait_seconds(response))
+        return error
 
     def _build(
         self,
@@ -231,15 +254,6 @@ class GatewayHttp:
         if _worth_retrying(response):
             raise Retriable(error, _wait_seconds(response))
         raise error
-
-
-class Retriable(Exception):
-    """Trying again may help; ``cause`` is what to raise otherwise. Never leaves the client."""
-
-    def __init__(self, cause: ApiError | ConnectionLost, wait_seconds: float = 0.0) -> None:
-        super().__init__(cause.message)
-        self.cause = cause
-        self.wait_seconds = wait_seconds
 
 
 def _checked_url(text: str) -> str:

@@ -24,9 +24,5 @@ class SocketFull(Exception):
     """A WebSocket carries as many subscriptions as its gateway allows; another one may take it."""
 
 
-class NoWebSocket(Exception):
-    """Something on the way lets no WebSocket through; ``cause`` is what to raise otherwise."""
-
-    def __init__(self, cause: RuncastError) -> None:
-        super().__init__(cause.message)
-        self.cause = cause
+class NoWebSocket(Retriable):
+    """Something on the way lets no WebSocket through: trying again without one helps."""

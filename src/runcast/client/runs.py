@@ -1,12 +1,13 @@
 """``client.runs``: reading, changing, following and producing runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
-from urllib.parse import quote
 
+from runcast.client.asked import Asked, many_runs, one_run, quoted, runs_of_batch
 from runcast.client.clock import now
 from runcast.client.errors import InvalidArgument, UnexpectedAnswer
+from runcast.client.feeds import Feeds
 from runcast.client.gateway_http import GatewayHttp
 from runcast.client.listing import Listing
 from runcast.client.options import (
@@ -16,7 +17,6 @@ from runcast.client.options import (
     TriggerOptions,
     change_body,
     filter_params,
-    joined,
     trigger_body,
 )
 from runcast.client.run import Run, RunHandle, run_from
@@ -36,8 +36,9 @@ class Runs:
     not needed, such as ``payload``).
     """
 
-    def __init__(self, http: GatewayHttp, tasks: Tasks) -> None:
+    def __init__(self, http: GatewayHttp, tasks: Tasks, feeds: Feeds) -> None:
         self._http = http
+        self._feeds = feeds
         self._tasks = tasks
 
     async def retrieve(self, run_id: str) -> Run:
@@ -48,7 +49,7 @@ class Runs:
             ApiError: The gateway refused; `NotFound`: there is no such run.
             ConnectionLost: It could not be reached.
         """
-        return run_from(await self._http.get(f"/api/v3/runs/{_quoted(run_id)}"))
+        return run_from(await self._http.get(f"/api/v3/runs/{quoted(run_id)}"))
 
     def list(self, *, page_size: int = 25, **filters: Unpack[RunFilters]) -> Listing:
         """
@@ -61,11 +62,11 @@ class Runs:
 
     async def cancel(self, run_id: str) -> None:
         """Cancel a run and all below it; one that is finished stays as it is. Raises `ApiError`."""
-        await self._http.request("POST", f"/api/v2/runs/{_quoted(run_id)}/cancel")
+        await self._http.request("POST", f"/api/v2/runs/{quoted(run_id)}/cancel")
 
     async def replay(self, run_id: str) -> str:
         """Run once more what a run was; gives the id of the new run. Raises `ApiError`."""
-        told = await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/replay")
+        told = await self._http.send("POST", f"/api/v1/runs/{quoted(run_id)}/replay")
         try:
             return str(told["id"])
         except KeyError as error:
@@ -82,12 +83,12 @@ class Runs:
         """
         body = {"delay": trigger_body(None, {"delay": delay})["options"]["delay"]}
         return run_from(
-            await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/reschedule", body)
+            await self._http.send("POST", f"/api/v1/runs/{quoted(run_id)}/reschedule", body)
         )
 
     async def reset_idempotency_key(self, task: str, key: str) -> None:
         """Let the next trigger of the task with this key make a new run. Raises `ApiError`."""
-        path = f"/api/v1/idempotencyKeys/{_quoted(key)}/reset"
+        path = f"/api/v1/idempotencyKeys/{quoted(key)}/reset"
         await self._http.send("POST", path, {"taskIdentifier": task})
 
     async def update(self, run_id: str, **changes: Unpack[RunChanges]) -> Run:
@@ -100,12 +101,12 @@ class Runs:
             ConnectionLost: It could not be reached.
         """
         return run_from(
-            await self._http.send("PATCH", f"/api/v1/runs/{_quoted(run_id)}", change_body(changes))
+            await self._http.send("PATCH", f"/api/v1/runs/{quoted(run_id)}", change_body(changes))
         )
 
     async def add_tags(self, run_id: str, *tags: str) -> None:
         """Add tags to a run; those that it has are no error. Raises `ApiError`."""
-        await self._http.send("POST", f"/api/v1/runs/{_quoted(run_id)}/tags", {"tags": list(tags)})
+        await self._http.send("POST", f"/api/v1/runs/{quoted(run_id)}/tags", {"tags": list(tags)})
 
     def subscribe(
         self,
@@ -117,8 +118,7 @@ class Runs:
     ) -> Subscription:
         """Follow one run until it is finished, or with ``stay`` beyond."""
         run_id = run.id if isinstance(run, RunHandle) else run
-        params = _params(skip_columns, stay="true" if stay else None)
-        return Subscription(self._http, f"/realtime/v1/runs/{_quoted(run_id)}", params, cursor)
+        return self._subscription(one_run(run_id, _columns(skip_columns), stay=stay), cursor)
 
     def subscribe_tags(
         self,
@@ -131,10 +131,8 @@ class Runs:
         """Follow runs that have all of these tags; ``since``: only those created since then."""
         if not tags:
             raise InvalidArgument("Name the tags; subscribe_all() follows every run.")
-        params = _params(
-            skip_columns, tags=joined("tags", tags), task=task, createdAt=_since(since)
-        )
-        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+        asked = many_runs(_columns(skip_columns), tags=tags, task=task, since=_since(since))
+        return self._subscription(asked, cursor)
 
     def subscribe_task(
         self,
@@ -145,15 +143,14 @@ class Runs:
         skip_columns: Iterable[str] = (),
     ) -> Subscription:
         """Follow the runs of a task."""
-        params = _params(skip_columns, task=task, createdAt=_since(since))
-        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+        asked = many_runs(_columns(skip_columns), task=task, since=_since(since))
+        return self._subscription(asked, cursor)
 
     def subscribe_batch(
         self, batch_id: str, *, cursor: str | None = None, skip_columns: Iterable[str] = ()
     ) -> Subscription:
         """Follow the runs of a batch."""
-        path = f"/realtime/v1/batches/{_quoted(batch_id)}"
-        return Subscription(self._http, path, _params(skip_columns), cursor)
+        return self._subscription(runs_of_batch(batch_id, _columns(skip_columns)), cursor)
 
     def subscribe_all(
         self,
@@ -163,8 +160,7 @@ class Runs:
         skip_columns: Iterable[str] = (),
     ) -> Subscription:
         """Follow every run of the environment."""
-        params = _params(skip_columns, createdAt=_since(since))
-        return Subscription(self._http, "/realtime/v1/runs", params, cursor)
+        return self._subscription(many_runs(_columns(skip_columns), since=_since(since)), cursor)
 
     def start(self, task: str, payload: Any = None, **options: Unpack[TriggerOptions]) -> RunWriter:
         """
@@ -187,19 +183,12 @@ class Runs:
         """
         return RunWriter(self._http, run)
 
-
-def _quoted(name: str) -> str:
-    if not name:
-        raise InvalidArgument("The id is empty.")
-    return quote(name, safe="")
+    def _subscription(self, asked: Asked, cursor: str | None) -> Subscription:
+        return Subscription(self._feeds, asked, cursor)
 
 
-def _params(skip_columns: Iterable[str], **given: str | None) -> dict[str, str]:
-    columns = [skip_columns] if isinstance(skip_columns, str) else list(skip_columns)
-    params = {name: value for name, value in given.items() if value is not None}
-    if columns:
-        params["skipColumns"] = joined("skip_columns", columns)
-    return params
+def _columns(names: Iterable[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _since(since: Span | datetime | None) -> str | None:

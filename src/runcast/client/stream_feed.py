@@ -1,4 +1,4 @@
-"""The state of reading a stream: events of the gateway in, parts and the resume position out."""
+"""The state of reading a stream: messages of the gateway in, parts and the resume position out."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from runcast.client.errors import InvalidArgument, UnexpectedAnswer
 from runcast.client.events import End, Reset, UpToDate
-from runcast.client.feed import common_event, event_data
-from runcast.client.json_text import from_json
-from runcast.client.sse import ServerEvent
+from runcast.client.feed import common_event
+from runcast.client.feed_message import PART, FeedMessage
 
 From = Literal["start", "latest"] | int
 
@@ -48,7 +47,6 @@ class StreamFeed:
         self.delay_seconds: float | None = None
         self.next_offset: int | None = start if isinstance(start, int) else None
         self._latest = start == "latest"
-        self._last_id: str | None = None
 
     def is_over(self) -> bool:
         """Whether nothing more will come."""
@@ -56,16 +54,20 @@ class StreamFeed:
 
     def request_headers(self) -> dict[str, str]:
         """What asks the gateway to go on from here."""
-        if self._last_id is not None:
-            return {"last-event-id": self._last_id}
         if self.next_offset:
             return {"last-event-id": str(self.next_offset - 1)}
         latest = self._latest and self.next_offset is None
         return {"x-trigger-stream-start": "latest"} if latest else {}
 
-    def receive(self, event: ServerEvent) -> StreamEvent | None:
+    def subscribe_fields(self) -> dict[str, Any]:
+        """The same on a WebSocket."""
+        if self.next_offset is not None:
+            return {"from": self.next_offset}
+        return {"from": "latest"} if self._latest else {}
+
+    def receive(self, message: FeedMessage) -> StreamEvent | None:
         """
-        Take one event; None: nothing new in it.
+        Take one message; None: nothing new in it.
 
         Raises:
             TokenExpired: The gateway says so; reconnect with a fresh token.
@@ -73,38 +75,26 @@ class StreamFeed:
             UnexpectedAnswer: The event cannot be read.
         """
         try:
-            told = self._receive_part(event) if event.name == "message" else self._read(event)
+            return self._receive_part(message) if message.name == PART else self._read(message)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UnexpectedAnswer("The gateway sent a part that cannot be read.") from error
-        if event.id is not None:
-            self._last_id = event.id or None
-        return told
 
-    def receive_position(self, last_id: str | None) -> None:
-        """All events up to this id were received."""
-        if last_id is not None:
-            self._last_id = last_id or None
-
-    def _receive_part(self, event: ServerEvent) -> Part | None:
-        moment, _, offset_text = (event.id or "").partition("-")
+    def _receive_part(self, message: FeedMessage) -> Part | None:
+        moment, _, offset_text = (message.position or "").partition("-")
         offset = int(offset_text)
         if self.next_offset is not None and offset < self.next_offset:
             return None
         self.next_offset = offset + 1
-        try:
-            value = from_json(event.data)
-        except ValueError:
-            value = event.data
-        return Part(offset, value, datetime.fromtimestamp(int(moment) / 1000, UTC))
+        return Part(offset, message.data, datetime.fromtimestamp(int(moment) / 1000, UTC))
 
-    def _read(self, event: ServerEvent) -> StreamEvent | None:
-        data = event_data(event)
-        if event.name == "reconnect":
+    def _read(self, message: FeedMessage) -> StreamEvent | None:
+        data = message.data
+        if message.name == "reconnect":
             self.delay_seconds = data["delayMs"] / 1000
-        told = common_event(event.name, data)
+        told = common_event(message.name, data)
         if isinstance(told, Reset):
             self.next_offset = None
-            self._last_id = None
+            self._latest = False  # what follows is wanted, also if the connection is lost now
         if isinstance(told, UpToDate) and self.next_offset is None:
             self.next_offset = data.get("offset")
         self._ended = self._ended or isinstance(told, End)

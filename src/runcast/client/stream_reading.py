@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from runcast.client.asked import Asked
 from runcast.client.errors import PositionLost
 from runcast.client.events import Reset
-from runcast.client.follow import follow
-from runcast.client.gateway_http import GatewayHttp
+from runcast.client.feeds import Feeds
 from runcast.client.json_text import to_json
 from runcast.client.stream_feed import From, Part, StreamEvent, StreamFeed
 
@@ -24,9 +24,9 @@ class StreamReading:
     loop raises `PositionLost`, while ``events()`` tells a `Reset` and goes on.
     """
 
-    def __init__(self, http: GatewayHttp, path: str, start: From) -> None:
-        self._http = http
-        self._path = path
+    def __init__(self, feeds: Feeds, asked: Asked, start: From) -> None:
+        self._feeds = feeds
+        self._asked = asked
         self._feed = StreamFeed(start)
         self._open: WeakSet[AsyncGenerator[object, None]] = WeakSet()
 
@@ -40,7 +40,7 @@ class StreamReading:
 
     def events(self) -> AsyncIterator[StreamEvent]:
         """Parts, and `UpToDate`, `Reset` and `End`."""
-        return self._remember(follow(self._http, self._path, (), self._feed))
+        return self._remember(self._feeds.follow(self._asked, self._feed))
 
     async def text(self) -> str:
         """
@@ -68,7 +68,7 @@ class StreamReading:
         await self.close()
 
     async def _parts(self) -> AsyncGenerator[Part, None]:
-        events = follow(self._http, self._path, (), self._feed)
+        events = self._feeds.follow(self._asked, self._feed)
         try:
             async for event in events:
                 if isinstance(event, Part):
@@ -80,8 +80,7 @@ class StreamReading:
 
     def _remember(self, opened: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         self._open.add(opened)
-        self._http.opened.add(opened)
-        return opened
+        return self._feeds.remember(opened)
 
 
 def as_text(value: Any) -> str:

@@ -28,8 +28,9 @@ from runcast.client.errors import (
     TokenExpired,
     UnexpectedAnswer,
 )
-from runcast.client.gateway_http import GatewayHttp, Retriable
+from runcast.client.gateway_http import GatewayHttp
 from runcast.client.json_text import to_json
+from runcast.client.retriable import Retriable
 
 logger = logging.getLogger("runcast.client")
 

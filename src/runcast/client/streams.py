@@ -1,8 +1,7 @@
 """``client.streams``: reading what runs stream."""
 
-from urllib.parse import quote
-
-from runcast.client.gateway_http import GatewayHttp
+from runcast.client.asked import stream
+from runcast.client.feeds import Feeds
 from runcast.client.run import RunHandle
 from runcast.client.stream_feed import From
 from runcast.client.stream_reading import StreamReading
@@ -11,8 +10,8 @@ from runcast.client.stream_reading import StreamReading
 class Streams:
     """Reads streams; a `RunWriter` writes them."""
 
-    def __init__(self, http: GatewayHttp) -> None:
-        self._http = http
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
 
     def read(self, run: str | RunHandle, key: str, from_: From = "start") -> StreamReading:
         """
@@ -27,5 +26,4 @@ class Streams:
             InvalidArgument: ``from_`` is nothing of that.
         """
         run_id = run.id if isinstance(run, RunHandle) else run
-        path = f"/realtime/v1/streams/{quote(run_id, safe='')}/{quote(key, safe='')}"
-        return StreamReading(self._http, path, from_)
+        return StreamReading(self._feeds, stream(run_id, key), from_)

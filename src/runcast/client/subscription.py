@@ -5,10 +5,10 @@ from types import TracebackType
 from typing import TypeVar
 from weakref import WeakSet
 
+from runcast.client.asked import Asked
 from runcast.client.events import RunChanged, RunEvent
 from runcast.client.feed import RunFeed
-from runcast.client.follow import follow
-from runcast.client.gateway_http import GatewayHttp
+from runcast.client.feeds import Feeds
 from runcast.client.run import Run
 
 T = TypeVar("T")
@@ -26,12 +26,9 @@ class Subscription:
     Use it as a context manager, or `close` it, where a loop over it may be left early.
     """
 
-    def __init__(
-        self, http: GatewayHttp, path: str, params: dict[str, str], cursor: str | None
-    ) -> None:
-        self._http = http
-        self._path = path
-        self._params = params
+    def __init__(self, feeds: Feeds, asked: Asked, cursor: str | None) -> None:
+        self._feeds = feeds
+        self._asked = asked
         self._feed = RunFeed(cursor)
         self._open: WeakSet[AsyncGenerator[object, None]] = WeakSet()
 
@@ -45,7 +42,7 @@ class Subscription:
 
     def events(self) -> AsyncIterator[RunEvent]:
         """Everything that the feed tells, `RunChanged` and others."""
-        return self._remember(follow(self._http, self._path, self._params, self._feed))
+        return self._remember(self._feeds.follow(self._asked, self._feed))
 
     async def close(self) -> None:
         """End the connection. For the task that loops over it; cancel any other that does."""
@@ -64,7 +61,7 @@ class Subscription:
         await self.close()
 
     async def _runs(self) -> AsyncGenerator[Run, None]:
-        events = follow(self._http, self._path, self._params, self._feed)
+        events = self._feeds.follow(self._asked, self._feed)
         try:
             async for event in events:
                 if isinstance(event, RunChanged):
@@ -74,5 +71,4 @@ class Subscription:
 
     def _remember(self, opened: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         self._open.add(opened)
-        self._http.opened.add(opened)
-        return opened
+        return self._feeds.remember(opened)

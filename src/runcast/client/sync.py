@@ -15,6 +15,7 @@ from runcast.client.batches import Batches
 from runcast.client.bearer import TokenFactory
 from runcast.client.errors import ClientClosed
 from runcast.client.events import RunEvent
+from runcast.client.feeds import TransportName
 from runcast.client.listing import Listing, Page
 from runcast.client.loop_thread import LoopThread
 from runcast.client.metadata_buffer import Operation
@@ -50,8 +51,11 @@ class Client:
         token: str | TokenFactory | None = None,
         *,
         environment_id: str | None = None,
+        transport: TransportName | None = None,
     ) -> None:
-        self._client = AsyncClient(base_url, secret_key, token, environment_id=environment_id)
+        self._client = AsyncClient(
+            base_url, secret_key, token, environment_id=environment_id, transport=transport
+        )
         self._thread = LoopThread()
         self.tasks = SyncTasks(self._client.tasks, self._thread)
         self.runs = SyncRuns(self._client.runs, self._thread)
