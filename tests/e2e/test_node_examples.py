@@ -2,17 +2,18 @@
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, FilePayload, Page, expect
 
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import opened
@@ -21,6 +22,7 @@ from tests.support.npm import install_packages
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+INSTALLED = "vite_llm_chat"
 PATIENCE_MS = 30_000
 
 # Every text or number that something on the page had, until the page is left.
@@ -38,13 +40,20 @@ WATCH = """
 """
 
 
+def locked(name: str) -> Any:
+    """The packages that an example locks, without itself."""
+    packages = json.loads((EXAMPLES / name / "package-lock.json").read_text())["packages"]
+    return {path: package for path, package in packages.items() if path}
+
+
 def copy_of(name: str, copy: Path) -> Path:
     """A copy of an example with links to each package, because Vite writes beside them."""
-    install_packages(EXAMPLES / name)
+    assert locked(name) == locked(INSTALLED), "one installation serves all examples"
+    install_packages(EXAMPLES / INSTALLED)
     ignore = shutil.ignore_patterns("node_modules", ".npm-lock")
     shutil.copytree(EXAMPLES / name, copy, ignore=ignore)
     (copy / "node_modules").mkdir()
-    for package in (EXAMPLES / name / "node_modules").iterdir():
+    for package in (EXAMPLES / INSTALLED / "node_modules").iterdir():
         if package.name != ".vite":
             (copy / "node_modules" / package.name).symlink_to(package)
     return copy
@@ -85,6 +94,15 @@ async def chat(
 ) -> AsyncIterator[str]:
     folder = tmp_path_factory.mktemp("chat")
     async with running("vite_llm_chat", folder, gateway) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def csv(
+    node: Path, tmp_path_factory: pytest.TempPathFactory, gateway: Gateway
+) -> AsyncIterator[str]:
+    folder = tmp_path_factory.mktemp("csv")
+    async with running("csv_import", folder, gateway) as url:
         yield url
 
 
@@ -166,3 +184,70 @@ async def test_a_chat_says_what_is_wrong(gateway: Gateway, chat: str, browser: B
         await say(page, "And now?")
         await assert_text(page, "main > .problem", "The backend says 502.")
         await expect(page.get_by_label("Message")).to_have_value("And now?", timeout=PATIENCE_MS)
+
+
+async def test_an_import_goes_to_its_end_and_tells_what_was_rejected(
+    gateway: Gateway, csv: str, browser: Browser
+) -> None:
+    async with opened(browser, csv) as page:
+        await page.evaluate(WATCH, ["progress", "value"])
+        await page.get_by_role("button", name="Take the sample").click()
+        await assert_text(page, ".summary", "117 rows were imported, 3 rejected.")
+        values = await page.evaluate("window.seen")
+        assert len(values) >= 3
+        assert values == sorted(values)
+        assert values[-1] == 120
+
+        await page.reload()
+        await assert_text(page, ".summary", "117 rows were imported, 3 rejected.")
+        await assert_text(page, "output", "100 %")
+        failed = page.locator("li[data-status=FAILED] .rows")
+        await expect(failed).to_have_text(
+            [re.compile("^31 "), re.compile("^91 ")], timeout=PATIENCE_MS
+        )
+        await expect(page.locator("li[data-status=COMPLETED]")).to_have_count(
+            10, timeout=PATIENCE_MS
+        )
+        await assert_text(page, ".rejected", "Row 38: “a lot” is no amount.")
+        parent = await newest(gateway, "import-csv")
+        assert parent["metadata"] == {"rows": 120, "imported": 117, "rejected": 3}
+        assert [each["row"] for each in parent["output"]["rejected"]] == [37, 38, 94]
+
+
+async def test_an_import_is_canceled_with_its_chunks(
+    gateway: Gateway, csv: str, browser: Browser
+) -> None:
+    async with opened(browser, csv) as page:
+        people = ["Ada,ada@example.com,1"] * 1000
+        await page.get_by_label("Choose a file").set_input_files(file_of(people))
+        await expect(page.locator("li[data-status=EXECUTING]")).not_to_have_count(
+            0, timeout=PATIENCE_MS
+        )
+        await page.reload()  # it goes on where it was
+        await page.get_by_role("button", name="Cancel").click()
+        await assert_text(page, ".summary", "Canceled")
+        over = page.locator("li:is([data-status=CANCELED], [data-status=COMPLETED])")
+        await expect(over).to_have_count(100, timeout=PATIENCE_MS)
+        parent = await newest(gateway, "import-csv")
+        assert parent["status"] == "CANCELED"
+        children = {child["status"] for child in parent["relatedRuns"]["children"]}
+        assert "CANCELED" in children
+        assert children <= {"CANCELED", "COMPLETED"}
+
+
+async def test_an_import_takes_files(csv: str, browser: Browser) -> None:
+    async with opened(browser, csv) as page:
+        chooser = page.get_by_label("Choose a file")
+        await chooser.set_input_files(file_of(['"unended']))
+        await assert_text(page, ".problem", "Line 2 is no CSV")
+        await chooser.set_input_files(file_of([]))
+        await assert_text(page, ".problem", "no rows")
+        people = ['"Knuth, ""Don""",don@example.com,2.56', "", "Ada,ada@example.com,1", ""]
+        await chooser.set_input_files(file_of(people))
+        await assert_text(page, ".summary", "All 2 rows were imported.")
+        await expect(page.locator("h2")).to_have_text("people.csv", timeout=PATIENCE_MS)
+
+
+def file_of(rows: Sequence[str]) -> FilePayload:
+    text = "\r\n".join(["name,email,amount", *rows])
+    return {"name": "people.csv", "mimeType": "text/csv", "buffer": text.encode()}
