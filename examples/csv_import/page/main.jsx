@@ -74,7 +74,10 @@ function Import({ name, run: id, batch, token, baseURL, onLeave }) {
   const [problem, setProblem] = useState("");
   const chunks = runs.toSorted((one, other) => one.metadata.first - other.metadata.first);
   const isOver = Boolean(run?.finishedAt);
-  const allOver = isOver && chunks.length > 0 && chunks.every(({ finishedAt }) => finishedAt);
+  // The hook shows one run after the other: the first are there before the last.
+  const shown = chunks.reduce((sum, { metadata }) => sum + metadata.rows, 0);
+  const allOver =
+    isOver && shown === run.metadata.rows && chunks.every(({ finishedAt }) => finishedAt);
   useEffect(() => {
     if (allOver) stop(); // a batch could still grow; ours does not
   }, [allOver]);
