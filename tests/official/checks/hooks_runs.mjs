@@ -35,12 +35,14 @@ check("useRealtimeRunsWithTag shows the runs that are there and those that come"
   const first = await t.trigger("hello", { tags: ["a"], payload: "large" });
   const both = await t.trigger("hello", { tags: ["a", "b"] });
   const ids = (shown) => shown.runs.map((run) => run.id);
+  const addresses = t.watchAddresses("/realtime/");
   const some = { createdAt: "1h", skipColumns: ["payload"] };
   const tagged = page.show((h) => h.useRealtimeRunsWithTag("a", some), { auth });
   // Always the same list: one made while rendering makes hooks of 3.3 subscribe each time.
   const pair = ["a", "b"];
   const narrow = page.show((h) => h.useRealtimeRunsWithTag(pair), { auth });
   await tagged.until((shown) => ids(shown).includes(first) && ids(shown).includes(both));
+  t.assert.equal(addresses[0].searchParams.get("createdAt"), t.isOld ? null : "1h");
   await narrow.until((shown) => shown.runs.length === 1);
   const later = await t.trigger("other", { tags: ["b", "a"] });
   await narrow.until((shown) => shown.runs.length === 2);
@@ -146,7 +148,7 @@ check("hooks show why they were refused, and do not insist", async (t) => {
     const { error } = await view.until((shown) => shown.error, `${status} of ${use}`);
     t.assert.equal(error.status, status, String(error));
   }
-  const dying = await t.token({ read: { runs: [id] } }, { expirationTime: "3s" });
+  const dying = await t.token({ read: { runs: [id] } }, { expirationTime: "5s" });
   const follow = (h) => h.useRealtimeRun(id);
   const view = page.show(follow, { auth: dying });
   await view.until(({ run }) => run);
