@@ -76,6 +76,8 @@ async def test_every_option_reaches_the_run(gateway: RunningGateway, tenant: Ten
     run_id = await tenant.trigger(
         queue={"name": "mine", "concurrencyLimit": 3},
         concurrencyKey=7,
+        concurrency=["per-user", "L" * 122],
+        gates=[{"queue": "gpu"}, {"queue": "tenant", "concurrencyKey": "t1"}],
         ttl=5400,
         tags=["a", "b", " ", "a"],
         metadata={"step": 1},
@@ -108,6 +110,8 @@ async def test_every_option_reaches_the_run(gateway: RunningGateway, tenant: Ten
     assert orjson.loads(run.idempotency_key_options or "") == {"key": "mine", "scope": "global"}
     assert orjson.loads(run.options) == {
         "queue": {"name": "mine", "concurrencyLimit": 3},
+        "concurrency": ["per-user", "L" * 122],
+        "gates": [{"queue": "gpu"}, {"queue": "tenant", "concurrencyKey": "t1"}],
         "resumeParentOnCompletion": True,
         "debounce": {"key": "d", "delay": "5s"},
         "bulkActionId": "bulk_1",
@@ -198,6 +202,13 @@ async def test_the_idempotency_header_wins_over_the_body(
         ({"parentRunId": "run_nowhere"}, 404, "not_found"),
         ({"idempotencyKey": "k" * 2049}, 400, "invalid_body"),
         ({"queue": {"name": "q\0"}}, 400, "invalid_body"),
+        ({"concurrency": ["a", "b", "c"]}, 400, "invalid_body"),
+        ({"concurrency": ["no spaces"]}, 400, "invalid_body"),
+        ({"concurrency": ["x" * 123]}, 400, "invalid_body"),
+        ({"concurrency": "one"}, 400, "invalid_body"),
+        ({"gates": [{"queue": "q"}] * 4}, 400, "invalid_body"),
+        ({"gates": [{"concurrencyKey": "k"}]}, 400, "invalid_body"),
+        ({"gates": [{"queue": "q", "concurrencyKey": ""}]}, 400, "invalid_body"),
         ({"maxAttempts": 2**31}, 400, "invalid_body"),
         ({"priority": 1e300}, 400, "invalid_body"),
         ({"payloadType": "text/plain"}, 400, "invalid_body"),

@@ -36,6 +36,8 @@ _IDEMPOTENCY_TTL = re.compile(r"[0-9]{1,9}[smhd]", re.ASCII)
 Machine = Literal["micro", "small-1x", "small-2x", "medium-1x", "medium-2x", "large-1x", "large-2x"]
 Ttl = Text | Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
+LimitName = Annotated[str, Field(strict=True, pattern=r"^[a-zA-Z0-9_-]{1,122}$")]
+GateText = Annotated[str, Field(strict=True, pattern=r"^[^\x00]*$", min_length=1, max_length=128)]
 
 
 class QueueChoice(BaseModel):
@@ -44,6 +46,13 @@ class QueueChoice(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: ShortText
+
+
+class Gate(BaseModel):
+    """A queue that a run passes through besides its own."""
+
+    queue: GateText
+    concurrencyKey: GateText | None = None
 
 
 class IdempotencyKeyOptions(BaseModel):
@@ -100,7 +109,13 @@ class TriggerOptions(BaseModel):
     parentRunId: ShortText | None = None
     resumeParentOnCompletion: StrictBool | None = None
     queue: QueueChoice | ShortText | None = None
+    concurrency: list[LimitName] | None = Field(
+        default=None, max_length=2, description="Names of limits that the run counts for."
+    )
     concurrencyKey: Text | Number | None = None
+    gates: list[Gate] | None = Field(
+        default=None, max_length=3, description="Queues that the run passes besides its own."
+    )
     priority: Annotated[Number, Field(ge=-1e9, le=1e9)] | None = Field(
         default=None, description="Seconds by which the run goes before others."
     )
@@ -115,7 +130,9 @@ class TriggerOptions(BaseModel):
 
 
 # Which columns or other fields of a run hold; what is left of the options is kept as it came.
-_HELD = frozenset(TriggerOptions.model_fields) - {"queue", "resumeParentOnCompletion", "debounce"}
+_HELD = frozenset(TriggerOptions.model_fields) - {
+    "queue", "concurrency", "gates", "resumeParentOnCompletion", "debounce",
+}  # fmt: skip
 # Of an engine that is no more.
 _IGNORED = frozenset({"parentAttempt", "dependentAttempt", "dependentBatch", "parentBatch"})
 
