@@ -123,12 +123,18 @@ class RunStore(RunReader, Protocol):
         ...
 
     async def update_runs(
-        self, environment_id: str, run_ids: Sequence[str], decide: Decide
+        self,
+        environment_id: str,
+        run_ids: Sequence[str],
+        decide: Decide,
+        *,
+        request: str | None = None,
     ) -> list[Run]:
         """
         Lock the runs, ask ``decide`` what to write, write it, and return the rows as they are then.
 
-        Atomic against concurrent writers; locks are taken in id order.
+        Atomic against concurrent writers; locks are taken in id order. ``request`` names the
+        request that asks for this, if it is to have its effect only once.
         """
         ...
 

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from runcast.core.chunk import StreamName
 from runcast.postgres.database import Database
 from tests.support.gateway import RunningGateway, Tenant, bearing, janitor
 from tests.support.postgres import execute
@@ -115,7 +116,7 @@ async def test_answers_are_kept_for_a_day(
     database = Database(database_url)
     await database.open()
     await database.fetch(
-        "UPDATE @schema@.answered_requests SET answered_at = answered_at - interval '26 hours'"
+        "UPDATE @schema@.answered_requests SET good_until = good_until - interval '25 hours'"
         " WHERE answer_id = $1",
         first,
     )
@@ -123,7 +124,7 @@ async def test_answers_are_kept_for_a_day(
     assert second != first
     assert await send("r") == second
     await database.fetch(
-        "UPDATE @schema@.answered_requests SET answered_at = answered_at - interval '26 hours'"
+        "UPDATE @schema@.answered_requests SET good_until = good_until - interval '25 hours'"
         " WHERE answer_id = $1",
         second,
     )
@@ -146,6 +147,121 @@ async def test_batches_can_be_asked_for_again(
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert {answer.json()["isCached"] for answer in answers} == {False}
     assert len(await runs_of(tenant)) == 2
+
+
+class TestChangesThatAreSentAgain:
+    """A client whose answer was lost sends the same request, with the same key."""
+
+    async def flush(self, tenant: Tenant, run_id: str, key: str, **body: Any) -> Any:
+        answer = await tenant.client.put(
+            f"/api/v1/runs/{run_id}/metadata", json=body, headers={KEY: key}
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["metadata"]
+
+    async def test_a_flush_neither_adds_nor_appends_twice(self, tenant: Tenant) -> None:
+        run_id = await tenant.trigger()
+        operations = [
+            {"type": "increment", "key": "done", "value": 1},
+            {"type": "append", "key": "log", "value": "a"},
+        ]
+        for key, done in [("r1", 1), ("r1", 1), ("r2", 2), ("r1", 2)]:
+            metadata = await self.flush(tenant, run_id, key, operations=operations)
+            assert metadata == {"done": done, "log": ["a"] * done}
+
+    async def test_nor_does_it_in_the_runs_above(self, tenant: Tenant) -> None:
+        root = await tenant.trigger()
+        parent = await tenant.trigger(parentRunId=root)
+        child = await tenant.trigger(parentRunId=parent)
+        add = [{"type": "increment", "key": "done", "value": 1}]
+        await asyncio.gather(
+            *(
+                self.flush(tenant, child, "r", parentOperations=add, rootOperations=add)
+                for _ in range(8)
+            )
+        )
+        for run_id in (parent, root):
+            assert (await tenant.retrieve(run_id))["metadata"] == {"done": 1}
+        assert (await tenant.retrieve(child))["metadata"] == {}
+
+    async def test_one_request_of_a_run_is_none_of_another(self, tenant: Tenant) -> None:
+        add = [{"type": "increment", "key": "done", "value": 1}]
+        for run_id in [await tenant.trigger(), await tenant.trigger()]:
+            assert await self.flush(tenant, run_id, "r", operations=add) == {"done": 1}
+
+    async def test_a_refused_flush_may_be_mended_under_its_key(self, tenant: Tenant) -> None:
+        run_id = await tenant.trigger()
+        path = f"/api/v1/runs/{run_id}/metadata"
+        large = [{"type": "append", "key": "log", "value": "x" * 300_000}]
+        refused = await tenant.client.put(path, json={"operations": large}, headers={KEY: "r"})
+        assert refused.status_code == 413
+        small = [{"type": "append", "key": "log", "value": "x"}]
+        assert await self.flush(tenant, run_id, "r", operations=small) == {"log": ["x"]}
+
+    async def test_flushes_that_only_set_leave_nothing_to_be_remembered(
+        self, tenant: Tenant, database_url: str
+    ) -> None:
+        run_id = await tenant.trigger()
+        await self.flush(tenant, run_id, "r", operations=[{"type": "set", "key": "a", "value": 1}])
+        database = Database(database_url)
+        await database.open()
+        rows = await database.fetch("SELECT * FROM @schema@.answered_requests")
+        await database.close()
+        assert rows == []
+
+    async def test_a_flush_is_remembered_for_ten_minutes(
+        self, tenant: Tenant, database_url: str
+    ) -> None:
+        run_id = await tenant.trigger()
+        add = [{"type": "increment", "key": "done", "value": 1}]
+        await self.flush(tenant, run_id, "r", operations=add)
+        database = Database(database_url)
+        await database.open()
+        for minutes, done in [(9, 1), (2, 2)]:
+            await database.fetch(
+                "UPDATE @schema@.answered_requests"
+                f" SET good_until = good_until - interval '{minutes} minutes'"
+            )
+            await janitor(database).clean()
+            assert await self.flush(tenant, run_id, "r", operations=add) == {"done": done}
+        await database.close()
+
+    async def test_a_run_is_rescheduled_once(self, tenant: Tenant) -> None:
+        run_id = await tenant.trigger(delay="1h")
+        path = f"/api/v1/runs/{run_id}/reschedule"
+        first = await tenant.client.post(path, json={"delay": "2h"}, headers={KEY: "r"})
+        await tenant.patch(run_id, status="PENDING")
+        again = await tenant.client.post(path, json={"delay": "2h"}, headers={KEY: "r"})
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert again.json()["delayedUntil"] == first.json()["delayedUntil"]
+
+    async def test_one_wait_token_is_made(self, tenant: Tenant) -> None:
+        async def create(key: str, **body: str) -> tuple[str, bool]:
+            answer = await tenant.client.post(
+                "/api/v1/waitpoints/tokens", json=body, headers={KEY: key}
+            )
+            assert answer.status_code == 200
+            assert all(name in answer.headers for name in JWT)
+            return answer.json()["id"], answer.json()["isCached"]
+
+        first = await create("r1")
+        assert await create("r1") == first
+        assert (await create("r2"))[0] != first[0]
+        of_key = await create("r3", idempotencyKey="k")
+        assert await create("r4", idempotencyKey="k") == (of_key[0], True)
+        assert await create("r4", idempotencyKey="k") == (of_key[0], True)
+        assert await create("r3", idempotencyKey="k") == of_key
+
+    async def test_a_part_is_appended_once(self, gateway: RunningGateway, tenant: Tenant) -> None:
+        run_id = await tenant.trigger()
+        path = f"/realtime/v1/streams/{run_id}"
+        for key in ("r1", "r1", "r2"):
+            headers = {KEY: key}
+            await tenant.client.post(f"{path}/self/log/append", content=b"a", headers=headers)
+            await tenant.client.post(f"{path}/input/in", json={"data": 1}, headers=headers)
+        for name in (StreamName(run_id, "log"), StreamName.of_input(run_id, "in")):
+            page = await gateway.services.chunks.read(name, 0, max_chunks=9, max_bytes=999)
+            assert len(page.chunks) == 2
 
 
 class TestReset:

@@ -22,13 +22,18 @@ _TIMEOUT_CODE = "TRIGGER_WAITPOINT_TIMEOUT"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWaitpoint:
-    """A waitpoint to be created. ``timeout_at`` None: it waits for ever."""
+    """
+    A waitpoint to be created. ``timeout_at`` None: it waits for ever.
+
+    ``request`` names the request that asks for it, for when that is sent again.
+    """
 
     environment_id: str
     timeout_at: datetime | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     idempotency_key_expires_at: datetime | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,14 +40,16 @@ _PRUNE_TOKENS = f"""
         ORDER BY spent_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
     )
 """
-# A little longer than they count.
-_ANSWERS_SECONDS = 25 * 3600.0
+# Thousands may come every second, so that a round takes several steps.
+_ANSWERS_STEPS = 100
 _PRUNE_ANSWERS = f"""
-    DELETE FROM @schema@.answered_requests WHERE ctid IN (
-        SELECT ctid FROM @schema@.answered_requests
-        WHERE answered_at < now() - make_interval(secs => $1)
-        ORDER BY answered_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+    WITH gone AS (
+        DELETE FROM @schema@.answered_requests WHERE ctid IN (
+            SELECT ctid FROM @schema@.answered_requests WHERE good_until < now()
+            ORDER BY good_until LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
     )
+    SELECT count(*) FROM gone
 """
 # Waitpoints that are over, whether completed or timed out.
 _WAITPOINTS_SECONDS = 30 * 86400.0
@@ -96,7 +98,13 @@ class Janitor:
         await self._chunks.prune(older_than_seconds=self._stream_retention_seconds)
         await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
         await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
-        await self._database.fetch(_PRUNE_ANSWERS, _ANSWERS_SECONDS)
+        await self._prune_answers()
         await self._database.fetch(_PRUNE_WAITPOINTS, _WAITPOINTS_SECONDS)
         await self._database.fetch(_PRUNE_RATE_LIMITS)
         await self._ledger.clean()
+
+    async def _prune_answers(self) -> None:
+        for _ in range(_ANSWERS_STEPS):
+            (row,) = await self._database.fetch(_PRUNE_ANSWERS)
+            if row["count"] < _A_ROUND:
+                return

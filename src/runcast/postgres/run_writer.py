@@ -11,7 +11,12 @@ from runcast.core.new_run import NewRun
 from runcast.core.run import Run
 from runcast.errors import BackendError, NotFound, OneTimeTokenSpent
 from runcast.ports import Decide, Triggered
-from runcast.postgres.answered_requests import Answered, claim_request, keep_answer
+from runcast.postgres.answered_requests import (
+    CHANGE_SECONDS,
+    Answered,
+    claim_request,
+    keep_answer,
+)
 from runcast.postgres.database import Database, Row, Transaction
 from runcast.postgres.rows import run_columns, to_run
 
@@ -189,13 +194,19 @@ class RunWriter:
         return await self._database.retrying(work)
 
     async def update_runs(
-        self, environment_id: str, run_ids: Sequence[str], decide: Decide
+        self,
+        environment_id: str,
+        run_ids: Sequence[str],
+        decide: Decide,
+        *,
+        request: str | None = None,
     ) -> list[Run]:
         """
         Lock the runs, ask ``decide`` what to write, write it, and return the rows as they are then.
 
         Atomic against concurrent writers; locks are taken in id order. A deadlock with others
-        starts it anew, so ``decide`` may be asked again.
+        starts it anew, so ``decide`` may be asked again. ``request`` names the request that asks
+        for this, if it is to have its effect only once: when it is sent again nothing is written.
         """
 
         async def work() -> list[Run]:
@@ -203,6 +214,12 @@ class RunWriter:
                 rows = await transaction.fetch(_LOCK, environment_id, list(run_ids))
                 runs = {row["id"]: to_run(row) for row in rows}
                 asked = [run_id for run_id in dict.fromkeys(run_ids) if run_id in runs]
+                if asked and request is not None:
+                    answered = await claim_request(
+                        transaction, environment_id, request, asked[0], seconds=CHANGE_SECONDS
+                    )
+                    if answered is not None:
+                        return [runs[run_id] for run_id in asked]
                 changes = decide([runs[run_id] for run_id in asked])
                 assert changes.keys() <= runs.keys(), "only locked runs can be written"
                 runs |= await _write(transaction, changes)

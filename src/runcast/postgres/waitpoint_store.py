@@ -1,10 +1,12 @@
 """Waitpoints in Postgres."""
 
+import uuid
 from datetime import datetime
 
 from runcast.core.page import PageKey
 from runcast.core.waitpoint import NewWaitpoint, Waitpoint, WaitpointFilter
 from runcast.ports import WaitpointPage, WaitpointStore
+from runcast.postgres.answered_requests import Answered, claim_request, keep_answer
 from runcast.postgres.database import Contended, Database, Row, Transaction
 from runcast.postgres.run_query import NEWEST_FIRST, OLDEST_FIRST, RunQuery
 
@@ -12,6 +14,7 @@ _COLUMNS = (
     "id, environment_id, created_at, timeout_at, completed_at, tags, idempotency_key, "
     "idempotency_key_expires_at, output, output_type"
 )
+_READ = f"SELECT {_COLUMNS} FROM @schema@.waitpoints WHERE id = $1"
 _OF_KEY = "environment_id = $1 AND md5(idempotency_key) = md5($2)"
 _STATUS = """CASE WHEN completed_at IS NOT NULL THEN 'COMPLETED'
     WHEN timeout_at <= {} THEN 'TIMED_OUT' ELSE 'WAITING' END"""
@@ -29,9 +32,7 @@ class PostgresWaitpointStore(WaitpointStore):
 
     async def read(self, waitpoint_id: str) -> Waitpoint | None:
         """A waitpoint of whichever environment; None: there is none."""
-        rows = await self._database.fetch(
-            f"SELECT {_COLUMNS} FROM @schema@.waitpoints WHERE id = $1", waitpoint_id
-        )
+        rows = await self._database.fetch(_READ, waitpoint_id)
         return _waitpoint(rows[0]) if rows else None
 
     async def list_page(
@@ -83,7 +84,16 @@ class PostgresWaitpointStore(WaitpointStore):
         return bool(rows)
 
     async def _create(self, new: NewWaitpoint, now: datetime) -> tuple[Waitpoint, bool]:
+        waitpoint_id = f"waitpoint_{uuid.uuid4().hex}"
         async with self._database.transaction() as transaction:
+            if new.request is not None and (
+                answer := await claim_request(
+                    transaction, new.environment_id, new.request, waitpoint_id
+                )
+            ):
+                rows = await transaction.fetch(_READ, answer.id)
+                if rows:  # else nobody knows that waitpoint any more, and another one is created
+                    return _waitpoint(rows[0]), answer.cached
             if new.idempotency_key is not None:
                 # Keys that are over are good for a new one.
                 await transaction.fetch(
@@ -93,7 +103,7 @@ class PostgresWaitpointStore(WaitpointStore):
                     new.idempotency_key,
                     now,
                 )
-            rows = await self._insert(transaction, new, now)
+            rows = await self._insert(transaction, waitpoint_id, new, now)
             if rows:
                 return _waitpoint(rows[0]), False
             rows = await transaction.fetch(
@@ -103,17 +113,21 @@ class PostgresWaitpointStore(WaitpointStore):
             )
             if not rows:  # it gave up its key just now
                 raise Contended("Others want the same wait token at once; try again.")
+            if new.request is not None:
+                answer = Answered(rows[0]["id"], cached=True)
+                await keep_answer(transaction, new.environment_id, new.request, answer)
             return _waitpoint(rows[0]), True
 
     async def _insert(
-        self, transaction: Transaction, new: NewWaitpoint, now: datetime
+        self, transaction: Transaction, waitpoint_id: str, new: NewWaitpoint, now: datetime
     ) -> list[Row]:
         return await transaction.fetch(
-            f"""INSERT INTO @schema@.waitpoints (environment_id, created_at, timeout_at, tags,
+            f"""INSERT INTO @schema@.waitpoints (id, environment_id, created_at, timeout_at, tags,
                 idempotency_key, idempotency_key_expires_at)
-            VALUES ($1, $2, $3, $4, $5, $6)
+            VALUES ($1, $2, $3, $4, $5, $6, $7)
             ON CONFLICT (environment_id, md5(idempotency_key)) WHERE idempotency_key IS NOT NULL
             DO NOTHING RETURNING {_COLUMNS}""",
+            waitpoint_id,
             new.environment_id,
             now,
             new.timeout_at,

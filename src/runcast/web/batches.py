@@ -18,6 +18,7 @@ from runcast.errors import GatewayError, InvalidBody, NotFound
 from runcast.web.bearer import require, require_every
 from runcast.web.handed_tokens import TOKEN_HEADERS, HandedToken, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_key import request_digest
 from runcast.web.responses import json_response
 from runcast.web.run_models import RunResult
 from runcast.web.tasks import IDEMPOTENCY_HEADERS, check_parent
@@ -26,7 +27,6 @@ from runcast.web.trigger_options import (
     TriggerOptions,
     idempotency_seconds,
     new_run,
-    request_digest,
     time_of,
 )
 

@@ -15,7 +15,7 @@ from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import error_response, json_response
 from runcast.web.run_access import NO_RUN
 from runcast.web.stream_reading import PARTS, READING_HEADERS, StreamQuery, follow_stream
-from runcast.web.stream_writing import Done, append_text, refuse_finished
+from runcast.web.stream_writing import PART_HEADERS, Done, append_text, refuse_finished
 
 _BODY_BYTES = 1024 * 1024
 
@@ -65,7 +65,7 @@ OPERATIONS = (
         access=Access.ANY_TOKEN,
         tag="Streams",
         path_parameters=_PARAMETERS,
-        headers={"X-Part-Id": "Makes a repetition harmless."},
+        headers=PART_HEADERS,
         body=Input,
         body_bytes=lambda limits: _BODY_BYTES,
         answers={200: Answer("It is durable.", Done)},

@@ -13,13 +13,13 @@ from runcast.core.run import Run
 from runcast.errors import InvalidBody, NotFound
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_key import REQUEST_KEY
 from runcast.web.responses import json_response, problems_in_words
 from runcast.web.run_access import NO_RUN
 from runcast.web.run_models import RunId
 from runcast.web.tasks import IDEMPOTENCY_HEADERS
 from runcast.web.text_field import ShortText, Tag, Text
 from runcast.web.trigger_options import (
-    REQUEST_KEY,
     Machine,
     Number,
     QueueChoice,

@@ -17,6 +17,7 @@ from runcast.core.packet import json_fragment
 from runcast.core.run import Run
 from runcast.errors import NotFound
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_key import REQUEST_KEY_HEADER, request_digest
 from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN
 from runcast.web.run_models import Metadata
@@ -36,6 +37,8 @@ _OPERATION = {
         "value": {"description": "What to set, append, remove, add, or replace everything with."},
     },
 }
+# What a repetition would add once more.
+_ACCUMULATING = ("append", "increment")
 Operations = list[Annotated[Any, WithJsonSchema(_OPERATION)]]
 
 
@@ -71,14 +74,19 @@ async def change_metadata(call: Call) -> Response:
     parents = parse_operations(body.parentOperations or [])
     roots = parse_operations(body.rootOperations or [])
     runs, run_id = call.services.runs, call.path["run"]
-    run = await runs.read_run(call.environment_id, run_id)
-    if run is None:
-        raise NotFound(NO_RUN)
-    # Which runs these are never changes, so they can be looked up before the lock.
-    parent_id, root_id = run.parent_id or run_id, run.root_id or run_id
+    parent_id = root_id = run_id
+    if parents or roots:
+        run = await runs.read_run(call.environment_id, run_id)
+        if run is None:
+            raise NotFound(NO_RUN)
+        # Which runs these are never changes, so they can be looked up before the lock.
+        parent_id, root_id = run.parent_id or run_id, run.root_id or run_id
     wanted = [run_id]
     wanted += [parent_id] if parents else []
     wanted += [root_id] if roots else []
+    # Most flushes only set values, again and again: to do so twice harms nobody.
+    accumulates = any(each.kind in _ACCUMULATING for each in (*own, *parents, *roots))
+    request = request_digest(call.request.headers, f"metadata {run_id}") if accumulates else None
 
     def decide(locked: Sequence[Run]) -> Mapping[str, Mapping[str, Any]]:
         by_id = {each.id: each for each in locked}
@@ -96,7 +104,9 @@ async def change_metadata(call: Call) -> Response:
             for each in locked
         }
 
-    updated = await runs.update_runs(call.environment_id, list(dict.fromkeys(wanted)), decide)
+    updated = await runs.update_runs(
+        call.environment_id, list(dict.fromkeys(wanted)), decide, request=request
+    )
     for each in updated:
         if each.id == run_id:
             return json_response({"metadata": json_fragment(each.metadata)})
@@ -137,6 +147,7 @@ OPERATIONS = (
         access=Access.SECRET_KEY,
         tag="Runs",
         path_parameters=_RUN,
+        headers=REQUEST_KEY_HEADER,
         body=MetadataChange,
         answers={200: Answer("What the run has now.", Metadata)},
         errors=(404, 422),

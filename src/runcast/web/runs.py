@@ -23,6 +23,7 @@ from runcast.web.bearer import require
 from runcast.web.etag import is_known, runs_etag
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.presigning import packet_urls
+from runcast.web.request_key import REQUEST_KEY_HEADER, request_digest
 from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN, readable_run
 from runcast.web.run_models import Message, RetrievedRun, RunId, RunResult
@@ -114,7 +115,8 @@ async def reschedule_run(call: Call) -> Response:
     def decide(locked: Sequence[Run]) -> Mapping[str, Mapping[str, Any]]:
         return {run.id: changes_for_reschedule(run, until) for run in locked}
 
-    return json_response(retrieve_object(await _update(call, decide), call.api))
+    request = request_digest(call.request.headers, f"reschedule {call.path['run']}")
+    return json_response(retrieve_object(await _update(call, decide, request), call.api))
 
 
 async def read_result(call: Call) -> Response:
@@ -153,8 +155,10 @@ async def add_tags(call: Call) -> Response:
     return json_response({"message": f"The run has {len(run.tags)} tags now."})
 
 
-async def _update(call: Call, decide: Decide) -> Run:
-    updated = await call.services.runs.update_runs(call.environment_id, [call.path["run"]], decide)
+async def _update(call: Call, decide: Decide, request: str | None = None) -> Run:
+    updated = await call.services.runs.update_runs(
+        call.environment_id, [call.path["run"]], decide, request=request
+    )
     if not updated:
         raise NotFound(NO_RUN)
     return updated[0]
@@ -230,6 +234,7 @@ OPERATIONS = (
         access=Access.SECRET_KEY,
         tag="Runs",
         path_parameters=_RUN,
+        headers=REQUEST_KEY_HEADER,
         body=NewDelay,
         answers={200: Answer("The run as it is then.", RetrievedRun)},
         errors=(404,),

@@ -27,6 +27,7 @@ from runcast.errors import (
 from runcast.hub.hub import Hub
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.request_body import read_bytes
+from runcast.web.request_key import REQUEST_KEY, REQUEST_KEY_HEADER
 from runcast.web.responses import json_response
 
 _TARGETS = ("self", "parent", "root")
@@ -107,13 +108,15 @@ async def append_chunk(call: Call) -> Response:
 
 
 async def append_text(call: Call, name: StreamName, text: str) -> None:
-    """Append a text as a JSON string; with an ``X-Part-Id`` no more than once."""
+    """Append a text as a JSON string; once, if the part or the request has an id."""
     line = orjson.dumps(text)
     if len(line) > call.services.limits.max_chunk_bytes:
         raise PayloadTooLarge(
             f"A chunk has at most {call.services.limits.max_chunk_bytes} bytes; send it in pieces."
         )
-    part_id = call.request.headers.get("x-part-id")
+    # Official clients name only their requests.
+    headers = call.request.headers
+    part_id = headers.get("x-part-id", headers.get(REQUEST_KEY))
     chunk = NewChunk(line.decode())
     if part_id is not None:
         chunk = NewChunk(line.decode(), check_writer(f"part:{check_writer(part_id)}"), 0)
@@ -249,6 +252,7 @@ _PARAMETERS = {
     "target": "`self`, or its `parent` or `root`.",
     "key": "Key of the stream.",
 }
+PART_HEADERS = {"X-Part-Id": "Makes a repetition harmless."} | REQUEST_KEY_HEADER
 _DONE = {200: Answer("Done.", Done)}
 
 OPERATIONS = (
@@ -303,7 +307,7 @@ OPERATIONS = (
         access=Access.SECRET_KEY,
         tag="Streams",
         path_parameters=_PARAMETERS,
-        headers={"X-Part-Id": "Makes a repetition harmless."},
+        headers=PART_HEADERS,
         answers=_DONE,
         errors=(404, 413, 422),
     ),

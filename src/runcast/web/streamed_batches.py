@@ -26,15 +26,14 @@ from runcast.web.batches import BatchHandle, BatchItem, batch_handle
 from runcast.web.bearer import require, require_every
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_key import REQUEST_KEY, request_digest
 from runcast.web.responses import json_response, problems_in_words
 from runcast.web.tasks import IDEMPOTENCY_HEADERS, check_parent
 from runcast.web.text_field import ShortText, Text
 from runcast.web.trigger_options import (
-    REQUEST_KEY,
     IdempotencyKeyOptions,
     TriggerOptions,
     new_run,
-    request_digest,
 )
 
 _MAX_RUNS = 1000

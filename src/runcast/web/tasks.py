@@ -10,8 +10,9 @@ from runcast.core.scope import Resource
 from runcast.web.bearer import require
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
 from runcast.web.operation import Access, Answer, Call, Operation
+from runcast.web.request_key import REQUEST_KEY
 from runcast.web.responses import json_response
-from runcast.web.trigger_options import REQUEST_KEY, TriggerOptions, new_run
+from runcast.web.trigger_options import TriggerOptions, new_run
 
 IDEMPOTENCY_HEADERS = {
     "idempotency-key": "Wins over the key in the body.",

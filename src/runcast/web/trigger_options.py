@@ -6,7 +6,6 @@ Options that no column of a run holds, unknown ones included, are kept as they w
 Source: wire/trigger-wire.md 4.2 and 4.9.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -22,13 +21,13 @@ from runcast.core.packet import JSON, MISSING, SUPER_JSON, json_text, packet_fro
 from runcast.core.tags import parse_tags
 from runcast.core.timespan import parse_duration
 from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge, Unprocessable
+from runcast.web.request_key import request_digest
 from runcast.web.text_field import ShortText, Tag, Text
 
 _MAX_TASK_BYTES = 512
 _MAX_KEPT_BYTES = 64 * 1024
 _MAX_INT32 = 2**31 - 1
 
-REQUEST_KEY = "x-trigger-request-idempotency-key"
 _IDEMPOTENCY_SECONDS = 30 * 86400.0
 _MAX_IDEMPOTENCY_SECONDS = 3650 * 86400.0
 _IDEMPOTENCY_TTL = re.compile(r"[0-9]{1,9}[smhd]", re.ASCII)
@@ -203,12 +202,6 @@ def new_run(
         debounce=debounce,
         options=_kept(options),
     )
-
-
-def request_digest(headers: Mapping[str, str], target: str) -> str | None:
-    """Name a request that may be sent again, by its key and what it is about; None: it has none."""
-    key = headers.get(REQUEST_KEY)
-    return hashlib.sha256(f"{target}\0{key}".encode()).hexdigest() if key else None
 
 
 def idempotency_seconds(ttl: str | None) -> float:

@@ -28,6 +28,7 @@ from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.page_cursor import parse_page_key
 from runcast.web.presigning import origin
 from runcast.web.request_body import read_bytes
+from runcast.web.request_key import REQUEST_KEY_HEADER, request_digest
 from runcast.web.responses import json_response
 from runcast.web.run_models import OptionalTime, Pagination, Time
 from runcast.web.text_field import ShortText, Tag, Text
@@ -132,6 +133,7 @@ async def create_wait_token(call: Call) -> Response:
         idempotency_key_expires_at=(
             time_of(call.now + idempotency_seconds(body.idempotencyKeyTTL)) if key else None
         ),
+        request=request_digest(call.request.headers, "wait token"),
     )
     waitpoint, cached = await call.services.waitpoints.create(new, now=call.time)
     handed = await hand_out_token(
@@ -257,6 +259,7 @@ OPERATIONS = (
         handler=create_wait_token,
         access=Access.SECRET_KEY,
         tag="Wait tokens",
+        headers=REQUEST_KEY_HEADER,
         body=CreateWaitToken,
         body_optional=True,
         body_bytes=lambda limits: _CREATE_BYTES,
