@@ -337,7 +337,27 @@ class WaitpointStore(Protocol):
     async def complete(
         self, waitpoint_id: str, output: str | None, output_type: str, *, now: datetime
     ) -> bool:
-        """Complete a waitpoint that is still waited for; tells whether it was."""
+        """
+        Complete a waitpoint that is still waited for; tells whether it was.
+
+        Runs that wait for it execute again.
+        """
+        ...
+
+    async def read_awaiting(self, run_id: str, key: str, *, now: datetime) -> list[Waitpoint]:
+        """The waitpoints that input of a run under a key may complete."""
+        ...
+
+    async def let_wait(
+        self, environment_id: str, run_id: str, waitpoint_id: str, *, now: datetime
+    ) -> None:
+        """
+        Let a run wait for a waitpoint, unless that is over.
+
+        Raises:
+            NotFound: There is no such run or waitpoint in the environment.
+            IllegalTransition: The run is finished.
+        """
         ...
 
 

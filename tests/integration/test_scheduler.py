@@ -158,6 +158,38 @@ async def _insert_elsewhere(url: str) -> str:
         await connection.close()
 
 
+class TestWaiting:
+    async def test_a_run_goes_on_when_what_it_waits_for_is_out_of_time(
+        self, database_url: str, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        async with scheduling(database_url):
+            await asleep(sql)
+            run_id = await insert(
+                sql,
+                status="WAITING_TO_RESUME",
+                started_at="now()",
+                waits_for="w",
+                waits_until="now() + interval '0.3 s'",
+            )
+            for_ever = await insert(sql, status="WAITING_TO_RESUME", waits_for="w")
+            run = await in_status(store, run_id, "EXECUTING")
+            assert run.error is None
+            await in_status(store, for_ever, "WAITING_TO_RESUME")
+        waits = await sql.fetch("SELECT id FROM runs WHERE waits_for = 'w'")
+        assert [row["id"] for row in waits] == [for_ever]
+
+    async def test_it_stays_as_its_worker_says(
+        self, database_url: str, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        waits = {"waits_for": "w", "waits_until": "now() + interval '1 h'"}
+        run_id = await insert(sql, status="WAITING_TO_RESUME", **waits)
+        await sql.execute("UPDATE runs SET status = 'PAUSED' WHERE id = $1", run_id)
+        await sql.execute("UPDATE runs SET status = 'WAITING_TO_RESUME' WHERE id = $1", run_id)
+        row = await sql.fetchrow("SELECT waits_for, waits_until, due_at FROM runs")
+        assert row is not None
+        assert tuple(row) == (None, None, None)
+
+
 class TestTimeToLive:
     async def test_a_run_that_does_not_start_in_time_expires(
         self, database_url: str, store: PostgresRunStore, sql: asyncpg.Connection

@@ -12,12 +12,29 @@ from typing import Any, Literal
 
 import orjson
 
+from runcast.core.chunk import Chunk, StreamName
 from runcast.core.packet import JSON, TEXT, checked_text, json_text
 from runcast.core.run_json import iso_time
 
 WaitpointStatus = Literal["WAITING", "COMPLETED", "TIMED_OUT"]
+# Completed by whoever has its token, by time alone, or by what is sent to a run.
+WaitpointKind = Literal["token", "time", "input"]
 # What official clients know a timeout by.
 _TIMEOUT_CODE = "TRIGGER_WAITPOINT_TIMEOUT"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitedInput:
+    """The first chunk from ``offset`` on of what is sent to a run under ``key``."""
+
+    run_id: str
+    key: str
+    offset: int
+
+    @property
+    def stream(self) -> StreamName:
+        """Where it will be."""
+        return StreamName.of_input(self.run_id, self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +46,12 @@ class NewWaitpoint:
     """
 
     environment_id: str
+    kind: WaitpointKind = "token"
     timeout_at: datetime | None = None
     tags: tuple[str, ...] = ()
     idempotency_key: str | None = None
     idempotency_key_expires_at: datetime | None = None
+    awaited: AwaitedInput | None = None
     request: str | None = None
 
 
@@ -42,6 +61,7 @@ class Waitpoint:
 
     id: str
     environment_id: str
+    kind: WaitpointKind
     created_at: datetime
     timeout_at: datetime | None
     completed_at: datetime | None
@@ -50,13 +70,14 @@ class Waitpoint:
     idempotency_key_expires_at: datetime | None
     output: str | None
     output_type: str
+    awaited: AwaitedInput | None = None
 
     def status(self, now: datetime) -> WaitpointStatus:
         """Say how it stands."""
         if self.completed_at is not None:
             return "COMPLETED"
         if self.timeout_at is not None and self.timeout_at <= now:
-            return "TIMED_OUT"
+            return "COMPLETED" if self.kind == "time" else "TIMED_OUT"
         return "WAITING"
 
 
@@ -85,10 +106,16 @@ def output_packet(data: object) -> tuple[str, str]:
     return checked_text("data", json_text("data", data)), JSON
 
 
+def input_packet(chunk: Chunk) -> tuple[str, str]:
+    """Make the packet that a waitpoint is completed with of what was sent to a run."""
+    # A chunk of input is a JSON string that holds JSON.
+    return str(orjson.loads(chunk.text)), JSON
+
+
 def waitpoint_object(waitpoint: Waitpoint, url: str, now: datetime) -> dict[str, Any]:
     """A waitpoint in a list; what it has not is left out."""
     status = waitpoint.status(now)
-    over = waitpoint.completed_at or (waitpoint.timeout_at if status == "TIMED_OUT" else None)
+    over = waitpoint.completed_at or (None if status == "WAITING" else waitpoint.timeout_at)
     answer: dict[str, Any] = {
         "id": waitpoint.id,
         "url": url,

@@ -1,6 +1,6 @@
 """
-What happens by time: delayed runs become due, waiting ones expire, batches are finished or given
-up.
+What happens by time: delayed runs become due, queued ones expire, waiting ones go on, batches are
+finished or given up.
 
 Every row that waits for a time says so in its `due_at`. The scheduler sleeps until the earliest of
 them; the database tells it when an earlier one appears. Any number of gateways may do this at once:
@@ -44,11 +44,14 @@ _LOST = (
 # The triggers fill in the times that go with a status.
 _MOVE_RUNS = f"""
     UPDATE @schema@.runs SET
-        status = CASE status WHEN 'DELAYED' THEN 'PENDING' ELSE 'EXPIRED' END,
-        error = CASE status WHEN 'DELAYED' THEN error ELSE jsonb_build_object(
-            'type', 'STRING_ERROR',
-            'raw', format('The run expired: it did not start within its time to live (%s).', ttl)
-        ) END
+        status = CASE status
+            WHEN 'DELAYED' THEN 'PENDING'
+            WHEN 'WAITING_TO_RESUME' THEN 'EXECUTING'
+            ELSE 'EXPIRED' END,
+        error = CASE WHEN status IN ('DELAYED', 'WAITING_TO_RESUME') THEN error
+            ELSE jsonb_build_object('type', 'STRING_ERROR', 'raw', format(
+                'The run expired: it did not start within its time to live (%s).', ttl
+            )) END
     FROM (
         SELECT id AS due_id FROM @schema@.runs WHERE due_at <= now()
         ORDER BY due_at LIMIT {_A_ROUND_RUNS} FOR NO KEY UPDATE SKIP LOCKED

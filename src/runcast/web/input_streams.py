@@ -16,6 +16,7 @@ from runcast.web.responses import error_response, json_response
 from runcast.web.run_access import NO_RUN
 from runcast.web.stream_reading import PARTS, READING_HEADERS, StreamQuery, follow_stream
 from runcast.web.stream_writing import PART_HEADERS, Done, append_text, refuse_finished
+from runcast.web.waits import deliver_input
 
 _BODY_BYTES = 1024 * 1024
 
@@ -49,6 +50,7 @@ async def _send(call: Call, name: StreamName, data: object) -> None:
     refuse_finished(run)
     # A string that its reader parses: JSON in JSON.
     await append_text(call, name, checked_text("data", json_text("data", data)))
+    await deliver_input(call, name.run_id, call.path["key"])
 
 
 _PATH = "/realtime/v1/streams/{run}/input/{key}"

@@ -24,6 +24,7 @@ from runcast.web import (
     tasks,
     tokens,
     waitpoints,
+    waits,
 )
 from runcast.web.openapi import build_document
 from runcast.web.operation import Access, Answer, Call, Operation
@@ -56,6 +57,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *packets.OPERATIONS,
     *objects.OPERATIONS,
     *waitpoints.OPERATIONS,
+    *waits.OPERATIONS,
     *tokens.OPERATIONS,
     *feeds.OPERATIONS,
     *stream_reading.OPERATIONS,

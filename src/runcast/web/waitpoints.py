@@ -127,7 +127,7 @@ async def create_wait_token(call: Call) -> Response:
     key = body.idempotencyKey or None
     new = NewWaitpoint(
         environment_id=call.environment_id,
-        timeout_at=_timeout(call, body.timeout),
+        timeout_at=timeout_at(call, body.timeout),
         tags=parse_tags(body.tags or []),
         idempotency_key=key,
         idempotency_key_expires_at=(
@@ -210,15 +210,20 @@ async def call_back(call: Call) -> Response:
     return json_response({"success": True})
 
 
-def _timeout(call: Call, timeout: str | None) -> datetime | None:
-    """When a wait token times out; a time that is over means now."""
+def timeout_at(call: Call, timeout: str | None) -> datetime | None:
+    """
+    When a waitpoint times out; a time that is over means now.
+
+    Raises:
+        InvalidBody: Neither a duration nor a time.
+    """
     if not timeout:
         return None
     try:
         return delay_until(timeout, call.now) or call.time
     except Unprocessable:
         raise InvalidBody(
-            'timeout is a duration such as "10m", or an ISO 8601 time before the year 9999.'
+            'How long to wait is a duration such as "10m", or an ISO 8601 time before 9999.'
         ) from None
 
 
