@@ -347,6 +347,13 @@ class Settings(BaseSettings):
     max_stream_bytes: int = _count(
         _DEFAULTS.max_stream_bytes, "largest stream", 64 * _KIB, 1024 * 1024 * _MIB
     )
+    default_ttl_seconds: int = _count(
+        _DEFAULTS.default_ttl_seconds,
+        "how long a triggered run may wait for its start, unless it says so itself (0: for ever; "
+        "`runcast dev`: 600)",
+        0,
+        365 * 86400,
+    )
     max_streams_per_run: int = _count(
         _DEFAULTS.max_streams_per_run, "most streams of a run", 1, 100_000
     )

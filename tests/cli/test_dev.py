@@ -25,10 +25,13 @@ def count_runs(gateway: Ready) -> int:
     return len(answer.json()["data"])
 
 
-def trigger(gateway: Ready) -> None:
+def trigger(gateway: Ready) -> str:
     headers = {"authorization": f"Bearer {gateway.key}"}
     url = f"{gateway.url}/api/v1/tasks/t/trigger"
-    assert httpx.post(url, json={}, headers=headers, trust_env=False).status_code == 200
+    answer = httpx.post(url, json={}, headers=headers, trust_env=False)
+    assert answer.status_code == 200
+    run_id: str = answer.json()["id"]
+    return run_id
 
 
 def test_key_and_data_stay_until_a_fresh_start(command_line: CommandLine, data_dir: Path) -> None:
@@ -84,6 +87,20 @@ def test_it_says_where_to_look_and_how(command_line: CommandLine, database_url: 
         assert listed.status_code == 200
         assert httpx.get(url, trust_env=False).status_code == 200
         assert end(process) == 0
+
+
+def test_runs_that_nobody_starts_expire_after_ten_minutes_unless_set_otherwise(
+    command_line: CommandLine, database_url: str
+) -> None:
+    runcast = command_line.having(DATABASE_URL=database_url)
+    for setting, ttl in [({}, "10m"), ({"RUNCAST_DEFAULT_TTL_SECONDS": "0"}, None)]:
+        with runcast.having(**setting).gateway("--no-demo") as ready:
+            run = httpx.get(
+                f"{ready.url}/api/v3/runs/{trigger(ready)}",
+                headers={"authorization": f"Bearer {ready.key}"},
+                trust_env=False,
+            ).json()
+            assert run.get("ttl") == ttl
 
 
 def test_demo_runs_appear(command_line: CommandLine, database_url: str) -> None:

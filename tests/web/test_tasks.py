@@ -161,6 +161,24 @@ async def test_a_delay_in_the_future_delays_and_one_in_the_past_does_not(tenant:
     assert "delayedUntil" not in past
 
 
+async def test_a_default_time_to_live_is_for_runs_that_do_not_say(
+    database_url: str,
+) -> None:
+    limits = Limits(default_ttl_seconds=600)
+    async with running_gateway(database_url, limits=limits) as gateway:
+        tenant = await gateway.tenant("dev")
+        wishes: list[tuple[dict[str, Any], str | None]]
+        wishes = [({}, "10m"), ({"ttl": "1h"}, "1h"), ({"ttl": 0}, None)]
+        for options, ttl in wishes:
+            run_id = await tenant.trigger(**options)
+            assert (await stored(gateway, tenant, run_id)).ttl == ttl
+        batch = await tenant.client.post("/api/v2/tasks/batch", json={"items": [{"task": "t"}]})
+        (run_id,) = (await tenant.client.get(f"/api/v2/batches/{batch.json()['id']}")).json()[
+            "runs"
+        ]
+        assert (await stored(gateway, tenant, run_id)).ttl == "10m"
+
+
 async def test_an_idempotency_key_makes_one_run_however_many_ask_at_once(tenant: Tenant) -> None:
     body = {"payload": 1, "options": {"idempotencyKey": "once"}}
     answers = await asyncio.gather(*(tenant.client.post(TRIGGER, json=body) for _ in range(8)))

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _SLUG = "dev"
 _PAGE_TOKEN_SECONDS = 86400.0
+# What nobody works on while developing shall not wait to surprise the next worker.
+_TTL_SECONDS = 600
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ def dev(
             "--fresh deletes embedded data, never what DATABASE_URL names: unset that variable."
         )
     configure_logs(settings)
+    if "default_ttl_seconds" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"default_ttl_seconds": _TTL_SECONDS})
     session = _DevSession(
         settings, data_dir or default_data_dir(), fresh=fresh, demo=not no_demo, as_json=as_json
     )

@@ -17,6 +17,8 @@ class Limits:
     max_batch_items: int = 500
     max_header_bytes: int = 64 * 1024
     request_timeout_seconds: float = 30.0
+    # How long a triggered run may wait for its start, unless it says so itself; 0: for ever.
+    default_ttl_seconds: int = 0
 
     # Requests to /api; None: without limit.
     public_token_rate: Rate | None = _PUBLIC_TOKEN_RATE

@@ -88,7 +88,9 @@ class TriggerOptions(BaseModel):
         description='A duration such as "1h30m" or an ISO 8601 time: the run is DELAYED.',
     )
     ttl: Ttl | None = Field(
-        default=None, description="How long the run may wait: a duration such as 10m, or seconds."
+        default=None,
+        description="How long the run may wait for its start: a duration such as 10m, or seconds; "
+        "0: for ever, also where the gateway has a default.",
     )
     tags: Tag | list[Tag] | None = Field(
         default=None, description="Up to 10 distinct tags of up to 128 characters."
@@ -181,7 +183,7 @@ def new_run(
         metadata=_metadata(options, limits),
         tags=parse_tags(options.tags or []),
         delay_until=debounced_until or delay_until(options.delay, now),
-        ttl=_ttl(options.ttl),
+        ttl=_ttl(options.ttl, limits.default_ttl_seconds),
         parent_id=options.parentRunId or parent_id,
         batch_index=batch_index,
         trigger_function=trigger_function + waits,
@@ -287,7 +289,9 @@ def time_of(seconds: float) -> datetime:
         raise Unprocessable("The delay reaches beyond the year 9999.") from None
 
 
-def _ttl(ttl: str | int | None) -> str | None:
+def _ttl(ttl: str | int | None, default_seconds: int) -> str | None:
+    if ttl is None:
+        return _duration_text(default_seconds)
     if isinstance(ttl, int):
         return _duration_text(ttl)
     if not ttl:
