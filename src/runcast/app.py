@@ -120,6 +120,7 @@ class Gateway:
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
         rate_limits = RateLimits(PostgresRateLimiter(self._database), clock=clock, limits=limits)
+        self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         self.services = Services(
             runs=runs,
             chunks=chunks,
@@ -134,7 +135,9 @@ class Gateway:
             limits=limits,
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
-            metrics=gateway_registry(self.hub, self.tailer, rate_limits, ledger),
+            metrics=gateway_registry(
+                self.hub, self.tailer, rate_limits, ledger, self._scheduler.counts
+            ),
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
@@ -143,7 +146,6 @@ class Gateway:
             ledger,
             stream_retention_seconds=limits.stream_retention_seconds,
         )
-        self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> "Gateway":

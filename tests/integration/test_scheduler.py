@@ -280,6 +280,92 @@ class TestTimeToLive:
             assert (None if found is None else float(found)) == expected
 
 
+class TestRefusals:
+    @pytest.fixture
+    async def trap(self, sql: asyncpg.Connection) -> None:
+        """Somebody's own rule: runs and batches of this name stay as they are."""
+        await sql.execute("""
+            CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'not this one'; END $$;
+            CREATE TRIGGER trap BEFORE UPDATE ON runs FOR EACH ROW
+                WHEN (OLD.id LIKE 'run_bad%') EXECUTE FUNCTION refuse_change();
+            CREATE TRIGGER trap BEFORE UPDATE ON batches FOR EACH ROW
+                WHEN (OLD.id LIKE 'batch_bad%') EXECUTE FUNCTION refuse_change()""")
+
+    async def test_runs_that_cannot_be_changed_hinder_no_other(
+        self, trap: None, database_url: str, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        # More than a round takes, and due before all others.
+        await sql.execute(
+            "INSERT INTO runs (id, environment_id, task, status, delay_until)"
+            " SELECT 'run_bad' || n, 'env_a', 't', 'DELAYED', now() - interval '1 h'"
+            " FROM generate_series(1, 250) AS n"
+        )
+        good = await insert(sql, status="DELAYED", delay_until="now() - interval '1 s'")
+        async with scheduling(database_url) as scheduler:
+            await in_status(store, good, "PENDING")
+            await asleep(sql)
+            # What comes later is done as if they were not there.
+            later = await insert(sql, status="DELAYED", delay_until="now() + interval '0.2 s'")
+            await in_status(store, later, "PENDING")
+            counts = scheduler.counts
+
+            async def counted() -> bool:
+                return counts.done["queued"] == 2 and counts.late_seconds > 3600
+
+            await eventually(counted)
+            assert counts.refused == 250
+
+    async def test_batches_that_cannot_be_changed_hinder_no_other(
+        self, trap: None, database_url: str, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        for name in ("batch_bad1", "batch_good"):
+            await store.open_batch(NewBatch(environment_id="env_a", id=name), 1)
+            item = NewRun(environment_id="env_a", task="t", batch_index=0)
+            await store.add_items("env_a", name, [item])
+        await sql.execute("ALTER TABLE batches DISABLE TRIGGER trap")
+        for name in ("batch_bad1", "batch_good"):
+            await store.seal_batch("env_a", name)
+        await sql.execute(
+            "INSERT INTO batches (id, environment_id, run_count, due_at)"
+            " VALUES ('batch_bad2', 'env_a', 1, now()), ('batch_late', 'env_a', 1, now())"
+        )
+        await sql.execute("UPDATE batches SET due_at = now() - interval '1 s'")
+        await sql.execute("ALTER TABLE batches ENABLE TRIGGER trap")
+        async with scheduling(database_url) as scheduler:
+
+            async def done() -> bool:
+                return scheduler.counts.rounds > 0
+
+            await eventually(done)
+        rows = await sql.fetch("SELECT id, status FROM batches")
+        statuses = {row["id"]: row["status"] for row in rows}
+        assert statuses["batch_late"] == "ABORTED"
+        assert statuses["batch_bad2"] == "PENDING"
+        found = await sql.fetch("SELECT batch_id FROM runs")
+        assert [row["batch_id"] for row in found] == ["batch_good"]
+        assert scheduler.counts.refused == 2
+
+    async def test_a_row_that_may_be_changed_again_is(
+        self,
+        trap: None,
+        database_url: str,
+        store: PostgresRunStore,
+        sql: asyncpg.Connection,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("runcast.postgres.scheduler._REFUSED_SECONDS", 0.2)
+        run_id = await insert(sql, id="run_bad", status="DELAYED", delay_until="now()")
+        async with scheduling(database_url, recheck_seconds=0.1) as scheduler:
+
+            async def refused() -> bool:
+                return scheduler.counts.refused > 1
+
+            await eventually(refused)
+            await sql.execute("DROP TRIGGER trap ON runs")
+            await in_status(store, run_id, "PENDING")
+
+
 class TestManyGateways:
     async def test_two_schedulers_move_each_run_once(
         self, database_url: str, sql: asyncpg.Connection
@@ -483,5 +569,8 @@ async def test_gateways_do_what_is_due_and_their_followers_see_it(database_url: 
                     seen.append(re.findall(r'"status":"(\w+)"', line)[0])
                     if seen[-1] == "EXPIRED":
                         break
+        metrics = [(await each.get("/metrics")).text for each in (client, other)]
+    for kind in ("queued", "expired"):  # by one gateway or the other
+        assert f'runcast_schedule_done_total{{kind="{kind}"}} 1.0' in "".join(metrics)
     # How many of them there were depends on when the feed began.
     assert seen == ["DELAYED", "QUEUED", "EXPIRED"][-len(seen) :]

@@ -44,21 +44,38 @@ class Cleaned(Protocol):
     def failed(self) -> int: ...
 
 
+class Scheduled(Protocol):
+    """The figures of what happens by time."""
+
+    rounds: int
+    done: Counter[str]
+    refused: int
+    late_seconds: float
+
+
 def gateway_registry(
-    hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned
+    hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned, schedule: Scheduled
 ) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
-    registry.register(_GatewayCollector(hub, feed, rate_limits, objects))
+    registry.register(_GatewayCollector(hub, feed, rate_limits, objects, schedule))
     return registry
 
 
 class _GatewayCollector(Collector):
-    def __init__(self, hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        feed: Followed,
+        rate_limits: Refusing,
+        objects: Cleaned,
+        schedule: Scheduled,
+    ) -> None:
         self._hub = hub
         self._feed = feed
         self._rate_limits = rate_limits
         self._objects = objects
+        self._schedule = schedule
 
     def collect(self) -> Iterator[Metric]:
         yield from self._connections()
@@ -84,6 +101,8 @@ class _GatewayCollector(Collector):
             ("objects_deleted", "Objects that no run referred to any more", self._objects.deleted),
             ("object_failures", "Times an object could not be deleted", self._objects.failed),
             ("bell_misses", "Changes found without a bell; should stay 0", self._feed.misses),
+            ("schedule_rounds", "Times the scheduler looked what is due", self._schedule.rounds),
+            ("schedule_refused", "Due rows that could not be changed", self._schedule.refused),
         ):
             yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)
         yield GaugeMetricFamily(
@@ -97,6 +116,12 @@ class _GatewayCollector(Collector):
         for each in State:
             state.add_metric([each.value], float(each is self._feed.state))
         yield state
+        yield _by_label("schedule_done", "What was done by time", "kind", self._schedule.done)
+        yield GaugeMetricFamily(
+            "runcast_schedule_late_seconds",
+            "How long the oldest item was due in the last round",
+            value=self._schedule.late_seconds,
+        )
         yield _by_label("resets", "Subscriptions that began anew", "reason", counts.resets)
         yield _by_label("connections_closed", "Ended connections", "reason", counts.closed)
 
