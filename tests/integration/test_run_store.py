@@ -586,6 +586,42 @@ class TestList:
         page = await store.list_runs(RunFilter(environment_id="env_a"), limit=1)
         assert page.runs[0].payload is None
 
+    async def test_rare_statuses_in_a_large_table(
+        self, store: PostgresRunStore, sql: asyncpg.Connection, database_url: str
+    ) -> None:
+        await sql.execute("""
+            INSERT INTO runs (id, environment_id, task, created_at, status)
+            SELECT 'run_' || n, 'env_a', 'task', '2026-01-01Z'::timestamptz + n * interval '1s',
+                CASE WHEN n % 5000 = 1 THEN 'CRASHED' WHEN n IN (7, 9) THEN 'EXECUTING'
+                    WHEN n % 10 = 3 THEN 'COMPLETED_WITH_ERRORS' ELSE 'COMPLETED_SUCCESSFULLY' END
+            FROM generate_series(1, 20000) AS n
+        """)
+        await sql.execute("VACUUM ANALYZE")
+        expected = {
+            ("CRASHED",): ["run_15001", "run_10001", "run_5001", "run_1"],
+            ("EXECUTING", "PENDING"): ["run_9", "run_7"],
+            ("EXECUTING", "CRASHED"): [
+                *("run_15001", "run_10001", "run_5001", "run_9", "run_7", "run_1")
+            ],
+            ("EXPIRED",): [],
+            ("COMPLETED_WITH_ERRORS",): [f"run_{n}" for n in range(19993, 19893, -10)],
+            ("COMPLETED_SUCCESSFULLY", "EXPIRED"): [
+                f"run_{n}" for n in range(20000, 19988, -1) if n % 10 != 3
+            ][:10],
+        }
+        explaining = ExplainingDatabase(database_url)
+        await explaining.open()
+        try:
+            watched = PostgresRunStore(explaining)
+            for statuses, ids in expected.items():
+                run_filter = RunFilter(environment_id="env_a", statuses=statuses)
+                page = await watched.list_runs(run_filter, limit=10)
+                assert [run.id for run in page.runs] == ids, statuses
+            assert len(explaining.seen) >= len(expected)
+            assert explaining.tables_read_whole() == set()
+        finally:
+            await explaining.close()
+
     async def test_tags_both_rare_and_common_in_a_large_table(
         self, store: PostgresRunStore, sql: asyncpg.Connection, database_url: str
     ) -> None:
