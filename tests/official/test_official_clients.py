@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 _CHECK = re.compile(r'^check(?:\.(v[34]))?\(\s*"([^"]+)"', re.MULTILINE)
 _LIMIT = re.compile(r"allow each key (\S+) requests")
 _FINISH = re.compile(r"finish (run_\w+) while the gateway is away")
+_ADD_KEY = re.compile(r"add the key (\S+)")
 # Short, so that a check sees several polls.
 _HOLD_SECONDS = 2.0
 
@@ -93,6 +94,17 @@ class Theatre:
             )
             await sql.close()
             await self.start()
+        elif added := _ADD_KEY.fullmatch(wish):
+            await self.app.sql.execute(
+                "INSERT INTO environment_keys (key, environment_id) VALUES ($1, $2)",
+                *(added[1], self.app.environment_id),
+            )
+        elif wish == "rotate the key":
+            await self.app.keys.rotate_key(self.app.environment_id, 3600)
+        elif wish == "end the grace":
+            await self.app.sql.execute(
+                "UPDATE environment_keys SET expires_at = now() WHERE expires_at IS NOT NULL"
+            )
         elif wish == "move to a copy of the database":
             await self.stop()
             self._database_url = await self._copies.enter_async_context(
