@@ -32,7 +32,7 @@ _SCOPES: tuple[tuple[str, list[str], list[str]], ...] = (
         ],
         [],
     ),
-    (ALL, [], ["read:runs:run_1", "read:tags", "read:tags:a", "read:tags:b", "read:batch"]),
+    (ALL, ["read:tags"], ["read:runs:run_1", "read:tags:a", "read:tags:b", "read:batch"]),
     (
         f"{ALL}?tags=a,b",
         ["read:tags", "read:tags:a", "read:tags:b"],

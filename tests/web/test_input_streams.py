@@ -112,7 +112,11 @@ class TestSending:
                 content=content,
                 headers=app.bearer | {"content-type": "application/json"},
             )
-            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+            body = answer.json()
+            assert (answer.status_code, body["ok"], body["code"]) == (400, False, "invalid_body")
+        large = b'{"data":"' + b"x" * 1024 * 1024 + b'"}'
+        answer = await client.post(address(run_id), content=large, headers=app.bearer)
+        assert (answer.status_code, answer.json()["ok"]) == (413, False)
 
 
 class TestOfficialReaders:

@@ -240,6 +240,15 @@ async def test_bad_options_are_refused_and_make_no_run(
     assert (await tenant.client.get("/api/v1/runs")).json()["data"] == []
 
 
+@pytest.mark.parametrize("payload", [{}, {"payload": None}, {"payload": ""}])
+async def test_a_payload_in_the_object_store_has_a_name(
+    tenant: Tenant, payload: dict[str, Any]
+) -> None:
+    body = payload | {"options": {"payloadType": "application/store"}}
+    answer = await tenant.client.post(TRIGGER, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+
+
 async def test_a_public_token_triggers_the_task_it_is_for_and_no_other(
     gateway: RunningGateway, tenant: Tenant
 ) -> None:

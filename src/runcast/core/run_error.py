@@ -13,35 +13,58 @@ from runcast.core.metadata import check_storable
 from runcast.core.packet import json_text
 from runcast.errors import InvalidBody
 
-# The documented part of the list that official clients accept; they drop a run with another code.
+# What official clients of today know; they drop a run with another code.
 INTERNAL_ERROR_CODES = frozenset(
     {
         "BATCH_ITEM_COULD_NOT_TRIGGER",
         "CONFIGURED_INCORRECTLY",
+        "COULD_NOT_FIND_EXECUTOR",
+        "COULD_NOT_FIND_TASK",
+        "COULD_NOT_IMPORT_TASK",
+        "DISK_SPACE_EXCEEDED",
+        "GRACEFUL_EXIT_TIMEOUT",
+        "HANDLE_ERROR_ERROR",
         "MAX_DURATION_EXCEEDED",
+        "OUTDATED_SDK_VERSION",
         "PAYLOAD_TOO_LARGE",
+        "POD_EVICTED",
+        "POD_UNKNOWN_ERROR",
+        "RECURSIVE_WAIT_DEADLOCK",
+        "TASK_ALREADY_RUNNING",
+        "TASK_DID_CONCURRENT_WAIT",
+        "TASK_EXECUTION_ABORTED",
         "TASK_EXECUTION_FAILED",
+        "TASK_INPUT_ERROR",
+        "TASK_OUTPUT_ERROR",
+        "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE",
+        "TASK_PROCESS_MAYBE_OOM_KILLED",
         "TASK_PROCESS_OOM_KILLED",
+        "TASK_PROCESS_SIGKILL_TIMEOUT",
+        "TASK_PROCESS_SIGSEGV",
+        "TASK_PROCESS_SIGTERM",
         "TASK_RUN_CANCELLED",
         "TASK_RUN_CRASHED",
+        "TASK_RUN_HEARTBEAT_TIMEOUT",
         "UNSPECIFIED_ERROR",
     }
 )
+_KINDS = frozenset({"BUILT_IN_ERROR", "CUSTOM_ERROR", "STRING_ERROR", "INTERNAL_ERROR"})
 
 
 def stored_error(value: object) -> str:
     """
     Bring an error as workers send it into one of the four kinds, as JSON text.
 
-    Accepted are the kinds themselves, ``{"message", "name"?, "stackTrace"?, "causes"?}``, and a
-    string. Fields that a kind does not have are left out.
+    Accepted are the kinds themselves, ``{"message", "name"?, "stackTrace"?, "causes"?}``, the JSON
+    text of one of these (as shapes have it), and any other string, which is the message. Fields
+    that a kind does not have are left out.
 
     Raises:
         InvalidBody: Nothing of that, or a field of the wrong type.
     """
     check_storable(value, "error")
     if isinstance(value, str):
-        return string_error(value)
+        return _error_of_text(value)
     if not isinstance(value, dict):
         raise InvalidBody('error is a string or an object such as {"message": "what happened"}.')
     match value.get("type", "BUILT_IN_ERROR"):
@@ -61,6 +84,15 @@ def stored_error(value: object) -> str:
                 'or send {"message": "what happened"} without a type.'
             )
     return json_text("error", fields)
+
+
+def _error_of_text(text: str) -> str:
+    try:
+        value = orjson.loads(text)
+        known = isinstance(value, dict) and (value.get("type") in _KINDS or "message" in value)
+        return stored_error(value) if known else string_error(text)
+    except (orjson.JSONDecodeError, InvalidBody):
+        return string_error(text)
 
 
 def string_error(message: str) -> str:

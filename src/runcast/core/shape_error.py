@@ -11,39 +11,8 @@ import orjson
 
 from runcast.core.run_error import INTERNAL_ERROR_CODES, public_error
 
-# What every client since 3.3 knows; a run with another code is lost to it.
-_CODES_OF_ALL = frozenset(
-    {
-        "CONFIGURED_INCORRECTLY",
-        "COULD_NOT_FIND_EXECUTOR",
-        "COULD_NOT_FIND_TASK",
-        "COULD_NOT_IMPORT_TASK",
-        "DISK_SPACE_EXCEEDED",
-        "GRACEFUL_EXIT_TIMEOUT",
-        "HANDLE_ERROR_ERROR",
-        "MAX_DURATION_EXCEEDED",
-        "OUTDATED_SDK_VERSION",
-        "POD_EVICTED",
-        "POD_UNKNOWN_ERROR",
-        "RECURSIVE_WAIT_DEADLOCK",
-        "TASK_ALREADY_RUNNING",
-        "TASK_DID_CONCURRENT_WAIT",
-        "TASK_EXECUTION_ABORTED",
-        "TASK_EXECUTION_FAILED",
-        "TASK_INPUT_ERROR",
-        "TASK_OUTPUT_ERROR",
-        "TASK_PROCESS_EXITED_WITH_NON_ZERO_CODE",
-        "TASK_PROCESS_MAYBE_OOM_KILLED",
-        "TASK_PROCESS_OOM_KILLED",
-        "TASK_PROCESS_SIGKILL_TIMEOUT",
-        "TASK_PROCESS_SIGSEGV",
-        "TASK_PROCESS_SIGTERM",
-        "TASK_RUN_CANCELLED",
-        "TASK_RUN_CRASHED",
-        "TASK_RUN_HEARTBEAT_TIMEOUT",
-    }
-)
-_NEWER_CODES = _CODES_OF_ALL | INTERNAL_ERROR_CODES
+# What clients of 3.3 do not know; a run with an unknown code is lost to them.
+_NEWER_CODES = frozenset({"BATCH_ITEM_COULD_NOT_TRIGGER", "PAYLOAD_TOO_LARGE", "UNSPECIFIED_ERROR"})
 
 
 def shape_error(stored: str, knows_newer_codes: bool) -> str:
@@ -69,8 +38,8 @@ def _kind(value: Mapping[str, Any], stored: str, knows_newer_codes: bool) -> dic
         case {"type": "STRING_ERROR" | "CUSTOM_ERROR" as kind, "raw": str(raw)}:
             return {"type": kind, "raw": raw}
         case {"type": "INTERNAL_ERROR", "code": str(code)}:
-            known = _NEWER_CODES if knows_newer_codes else _CODES_OF_ALL
-            if code in known:
+            known = code in INTERNAL_ERROR_CODES
+            if known and (knows_newer_codes or code not in _NEWER_CODES):
                 return {"type": "INTERNAL_ERROR", "code": code} | _texts(
                     value, "message", "stackTrace"
                 )

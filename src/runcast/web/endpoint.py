@@ -6,10 +6,16 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runcast.auth.grant import Grant
-from runcast.errors import GatewayError, InvalidBody, InvalidParameter, MethodNotAllowed
+from runcast.errors import (
+    GatewayError,
+    InvalidBody,
+    InvalidParameter,
+    MethodNotAllowed,
+    RequestError,
+)
 from runcast.web.envelope import answer_with, preflight
 from runcast.web.operation import ANONYMOUS, EVENT_STREAM, Access, Call, Operation
 from runcast.web.rate_limits import headers_of, refusal
@@ -42,12 +48,21 @@ class Endpoint:
             error = MethodNotAllowed(f"This address takes {self._allowed()}.")
             response = error_response(error, {"allow": self._allowed()})
             return await response(scope, receive, send)
-        call = await self._check(operation, Request(scope, receive))
-        if method == "HEAD" and operation.is_stream:
-            # Without a body to send, the stream would only hold the connection.
-            return await Response(media_type=EVENT_STREAM)(scope, receive, send)
-        answer = await operation.handler(call)
+        request = Request(scope, receive)
+        try:
+            answer = await self._answer(operation, request)
+        except RequestError as error:
+            if not operation.refusal:
+                raise
+            answer = error_response(error, more=operation.refusal)
         await answer(scope, receive, send)
+
+    async def _answer(self, operation: Operation, request: Request) -> ASGIApp:
+        call = await self._check(operation, request)
+        if request.method == "HEAD" and operation.is_stream:
+            # Without a body to send, the stream would only hold the connection.
+            return Response(media_type=EVENT_STREAM)
+        return await operation.handler(call)
 
     def _allowed(self) -> str:
         methods = {*self._operations, "OPTIONS"}

@@ -35,6 +35,8 @@ from runcast.web.shapes import ShapeQuery, answer_shape
 
 _NAME = re.compile(r"[A-Za-z]{1,64}")
 _MAX_SKIPPED = 64
+# wire/trigger-wire.md 2.1
+_SHAPE_TAG = re.compile(r'[^\x00-\x1f\x7f"\\]+')
 
 
 class FeedQuery(ShapeQuery):
@@ -93,6 +95,8 @@ async def runs_feed(call: Call) -> ASGIApp:
         task=query.task,
         created_after=_shape_bound(call) if is_shape else created_after(query.createdAt, call.now),
     )
+    if is_shape and any(not _SHAPE_TAG.fullmatch(tag) for tag in selector.tags):
+        raise InvalidParameter("tags of official clients have no quotes, backslashes or controls.")
     require_feed(call.grant, selector)
     if is_shape:
         return await _shape(call, selector, _nothing_more)
@@ -123,8 +127,10 @@ def require_feed(grant: Grant, selector: Selector) -> None:
     resources = []
     if selector.batch_id is not None:
         resources.append(Resource("batch", selector.batch_id))
-    if selector.task is not None:
+    elif selector.task is not None:
         resources.append(Resource("tasks", selector.task))
+    else:
+        resources.append(Resource("tags"))
     resources.extend(Resource("tags", tag) for tag in selector.tags)
     resources.append(Resource("runs"))
     require(grant, "read", *resources)

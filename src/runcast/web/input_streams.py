@@ -9,10 +9,10 @@ from starlette.types import ASGIApp
 from runcast.core.chunk import StreamName
 from runcast.core.packet import checked_text, json_text
 from runcast.core.scope import Resource
-from runcast.errors import NotFound, RequestError
+from runcast.errors import NotFound
 from runcast.web.bearer import require
 from runcast.web.operation import Access, Answer, Call, Operation
-from runcast.web.responses import error_response, json_response
+from runcast.web.responses import json_response
 from runcast.web.run_access import NO_RUN
 from runcast.web.stream_reading import PARTS, READING_HEADERS, StreamQuery, follow_stream
 from runcast.web.stream_writing import PART_HEADERS, Done, append_text, refuse_finished
@@ -31,10 +31,7 @@ async def send_input(call: Call) -> Response:
     """Append a value to what a run is sent."""
     run_id = call.path["run"]
     require(call.grant, "write", Resource("inputStreams", run_id))
-    try:
-        await _send(call, StreamName.of_input(run_id, call.path["key"]), call.body.data)
-    except RequestError as error:
-        return error_response(error, more={"ok": False})
+    await _send(call, StreamName.of_input(run_id, call.path["key"]), call.body.data)
     return json_response({"ok": True})
 
 
@@ -71,6 +68,7 @@ OPERATIONS = (
         body=Input,
         body_bytes=lambda limits: _BODY_BYTES,
         answers={200: Answer("It is durable.", Done)},
+        refusal={"ok": False},
         errors=(404, 413, 422),
     ),
     Operation(

@@ -114,6 +114,7 @@ class Operation:
         token_in_query: Whether ``?token=`` is accepted, for clients that cannot send headers.
         answers: What success looks like, by status.
         counted: Whether requests count against the rate limit of the caller, where there is one.
+        refusal: What the body of a refusal holds besides the error.
         errors: Statuses of refusals beyond those that follow from all the above.
     """
 
@@ -135,6 +136,7 @@ class Operation:
     body_bytes: Callable[[Limits], int] = lambda limits: limits.max_body_bytes
     token_in_query: bool = False
     counted: bool = True
+    refusal: Mapping[str, Any] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
 
     @property

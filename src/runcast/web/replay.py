@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from runcast.core.new_run import NewRun
-from runcast.core.packet import packet_from_trigger
+from runcast.core.packet import SUPER_JSON, packet_from_trigger
 from runcast.core.run import Run
 from runcast.errors import InvalidBody, NotFound
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
@@ -50,7 +50,7 @@ class Replay(BaseModel):
     ttl: Ttl | None = None
     idempotencyKey: Text | None = None
     idempotencyKeyTTL: Text | None = None
-    maxAttempts: int | None = Field(default=None, ge=0, strict=True)
+    maxAttempts: int | None = Field(default=None, ge=1, strict=True)
     maxDuration: Number | None = None
     priority: Number | None = None
 
@@ -87,6 +87,8 @@ def _copy(call: Call, run: Run, seed: str, body: Replay) -> NewRun:
         now=call.now,
         headers={REQUEST_KEY: call.request.headers.get(REQUEST_KEY, "")},
     )
+    if body.payloadType == SUPER_JSON and not isinstance(body.payload, str):
+        raise InvalidBody("payload is the text of super JSON when payloadType says so.")
     if "payload" in body.model_fields_set:
         text, kind = packet_from_trigger(body.payload, body.payloadType)
     else:

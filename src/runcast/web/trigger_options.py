@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from runcast.core.limits import Limits
 from runcast.core.metadata import check_size, check_storable
 from runcast.core.new_run import Debounce, NewRun
-from runcast.core.packet import JSON, MISSING, SUPER_JSON, json_text, packet_from_trigger
+from runcast.core.packet import JSON, MISSING, STORE, SUPER_JSON, json_text, packet_from_trigger
 from runcast.core.tags import parse_tags
 from runcast.core.timespan import parse_duration
 from runcast.errors import InvalidBody, InvalidParameter, PayloadTooLarge, Unprocessable
@@ -170,6 +170,8 @@ def new_run(
         raise InvalidBody(f"The name of a task has 1 to {_MAX_TASK_BYTES} bytes.")
     payload_type = MISSING if options.payloadType is None else options.payloadType
     text, kind = packet_from_trigger(payload, payload_type)
+    if kind == STORE and not text:
+        raise InvalidBody("payload names an object when payloadType is application/store.")
     headers = headers or {}
     key, key_seconds = _idempotency(options, headers)
     debounce, debounced_until = _debounce(options.debounce, now)
