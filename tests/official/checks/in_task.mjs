@@ -12,13 +12,17 @@ async function started(t, options) {
 const metadataOf = async (t, run) =>
   (await t.request("GET", `/api/v1/runs/${run}/metadata`)).metadata;
 
-check("metadata of a task is flushed, refreshed and replaced", async (t) => {
-  const run = await started(t);
-  const metadata = await enterTask(t, run);
+check("a task changes its metadata and tags, and the metadata above it", async (t) => {
+  const parent = await started(t);
+  const run = await started(t, { parentRunId: parent, tags: ["a"] });
+  const metadata = await enterTask(t, run, { parent });
+  metadata.parent.increment("done", 2);
+  metadata.root.set("by", run);
   metadata.set("step", 1).increment("count", 3).decrement("count", 1);
   metadata.append("log", "a").append("log", "b").remove("log", "a").set("gone", 1).del("gone");
   await metadata.flush();
   t.assert.deepEqual(await metadataOf(t, run), { step: 1, count: 2, log: ["b"] });
+  t.assert.deepEqual(await metadataOf(t, parent), { done: 2, by: run });
   await t.setMetadata(run, { step: 2 });
   await metadata.refresh();
   t.assert.deepEqual(metadata.current(), { step: 2 });
@@ -26,21 +30,7 @@ check("metadata of a task is flushed, refreshed and replaced", async (t) => {
   metadata.replace({ only: true });
   await metadata.flush();
   t.assert.deepEqual(await metadataOf(t, run), { only: true });
-});
 
-check("metadata of a task reaches parent and root", async (t) => {
-  const parent = await started(t);
-  const run = await started(t, { parentRunId: parent });
-  const metadata = await enterTask(t, run, { parent });
-  metadata.parent.increment("done", 2);
-  metadata.root.set("by", run);
-  await metadata.flush();
-  t.assert.deepEqual(await metadataOf(t, parent), { done: 2, by: run });
-});
-
-check("tags.add of a task", async (t) => {
-  const run = await started(t, { tags: ["a"] });
-  await enterTask(t, run);
   await t.sdk.tags.add(["b", "c"]);
   t.assert.deepEqual([...(await t.sdk.runs.retrieve(run)).tags].sort(), ["a", "b", "c"]);
 });
@@ -86,7 +76,7 @@ check.v4("streams.pipe, writer, append and define write from a task", async (t) 
   t.assert.deepEqual(await read(run, "defined"), [{ n: 1 }, { n: 2 }]);
 });
 
-check.v4("what a task triggers are its children", async (t) => {
+check.v4("what a task triggers are its children, which it may follow", async (t) => {
   const run = await started(t);
   await enterTask(t, run);
   const one = await t.sdk.tasks.trigger("grandchild", {});
@@ -95,13 +85,10 @@ check.v4("what a task triggers are its children", async (t) => {
   for (const child of [one.id, other]) {
     t.assert.equal((await t.sdk.runs.retrieve(child)).relatedRuns.parent.id, run);
   }
-});
 
-check.v4("tasks.triggerAndSubscribe gives the output of a child", async (t) => {
-  await enterTask(t, await started(t));
-  const result = t.sdk.tasks.triggerAndSubscribe("grandchild", {});
+  const result = t.sdk.tasks.triggerAndSubscribe("followed", {});
   let child;
-  while (!child) [child] = (await t.sdk.runs.list({ taskIdentifier: "grandchild" })).data;
+  while (!child) [child] = (await t.sdk.runs.list({ taskIdentifier: "followed" })).data;
   await t.finish(child.id, { output: { n: 7 } });
   t.assert.deepEqual((await t.soon(result)).output, { n: 7 });
 });

@@ -2,7 +2,7 @@
 
 import { check } from "../lib/check.mjs";
 
-check("runs.cancel, reschedule and replay", async (t) => {
+check("runs.cancel, reschedule, replay and poll", async (t) => {
   const { runs, tasks } = t.sdk;
   const { id } = await tasks.trigger("later", { n: 1 }, { delay: "1h", tags: ["a"] });
   const first = await runs.retrieve(id);
@@ -15,12 +15,9 @@ check("runs.cancel, reschedule and replay", async (t) => {
   t.assert.ok(canceled.finishedAt instanceof Date);
   const again = await runs.retrieve((await runs.replay(id)).id);
   t.assert.deepEqual([again.payload, again.tags], [{ n: 1 }, ["a"]]);
-});
 
-check("runs.poll waits for the end of a run", async (t) => {
-  const { id } = await t.sdk.tasks.trigger("hello", {});
-  const polled = t.sdk.runs.poll(id, { pollIntervalMs: 50 });
-  await t.finish(id, { output: { n: 1 } });
+  const polled = runs.poll(again.id, { pollIntervalMs: 50 });
+  await t.finish(again.id, { output: { n: 1 } });
   const run = await t.soon(polled);
   t.assert.deepEqual([run.status, run.output], ["COMPLETED", { n: 1 }]);
 });
@@ -50,27 +47,25 @@ check("tasks, batches of tasks and batches by id are triggered and retrieved", a
   }
 });
 
-check("an idempotency key gives the same run", async (t) => {
+check("an idempotency key or a debounce key gives the same run", async (t) => {
   const { idempotencyKeys, tasks } = t.sdk;
   const idempotencyKey = await idempotencyKeys.create("order-1", { scope: "global" });
   const trigger = async () => (await tasks.trigger("once", {}, { idempotencyKey })).id;
   const first = await trigger();
   t.assert.equal(await trigger(), first);
-  if (t.isOld) return; // its clients cannot reset keys
+  if (t.isOld) return; // its clients can neither reset keys nor debounce
   await idempotencyKeys.reset("once", idempotencyKey);
   t.assert.notEqual(await trigger(), first);
-});
 
-check.v4("a debounced trigger moves the run that waits", async (t) => {
-  const trigger = (n) =>
-    t.sdk.tasks.trigger("calm", { n }, { debounce: { key: "k", delay: "5m", mode: "trailing" } });
-  const [one, two] = [await trigger(1), await trigger(2)];
+  const debounce = { key: "k", delay: "5m", mode: "trailing" };
+  const one = await tasks.trigger("calm", { n: 1 }, { debounce });
+  const two = await tasks.trigger("calm", { n: 2 }, { debounce });
   t.assert.equal(one.id, two.id);
   t.assert.deepEqual((await t.sdk.runs.retrieve(one.id)).payload, { n: 2 });
 });
 
-check("tokens for triggering open one task, once", async (t) => {
-  const { auth, tasks } = t.sdk;
+check("tokens for triggering open one task, once, also by auth.withTriggerPublicToken", async (t) => {
+  const { auth, runs, tasks } = t.sdk;
   const token = await auth.createTriggerPublicToken("hello", { expirationTime: "11m" });
   await t.as(token, async () => {
     await t.fails(403, () => tasks.trigger("other", {}));
@@ -81,10 +76,7 @@ check("tokens for triggering open one task, once", async (t) => {
   await t.as(many, async () => {
     t.assert.match((await tasks.batchTrigger("hello", [{ payload: 1 }])).batchId, /^batch_/);
   });
-});
 
-check("auth.withPublicToken and its kin work with tokens of their own", async (t) => {
-  const { auth, runs, tasks } = t.sdk;
   const { id } = await tasks.trigger("hello", {});
   await auth.withPublicToken({ scopes: { read: { runs: id } } }, async () => {
     t.assert.equal((await runs.retrieve(id)).id, id);
@@ -98,15 +90,13 @@ check("auth.withPublicToken and its kin work with tokens of their own", async (t
   });
 });
 
-check.v4("TriggerClient keeps its own gateway and key", async (t) => {
+check("each TriggerClient has a key of its own, and what is not here is a 404", async (t) => {
+  await t.fails(404, () => t.sdk.schedules.list());
+  await t.fails(404, () => t.sdk.envvars.list("proj_1", "dev"));
+  if (t.isOld) return; // it has no clients with keys of their own
   const { id } = await t.sdk.tasks.trigger("hello", {});
   const client = new t.sdk.TriggerClient({ accessToken: t.key, baseURL: t.url });
   t.assert.equal((await client.runs.retrieve(id)).id, id);
   const stranger = new t.sdk.TriggerClient({ accessToken: "tr_dev_wrongwrong", baseURL: t.url });
   await t.fails(401, () => stranger.runs.retrieve(id));
-});
-
-check("what the gateway does not have is a 404 at once", async (t) => {
-  await t.fails(404, () => t.sdk.schedules.list());
-  await t.fails(404, () => t.sdk.envvars.list("proj_1", "dev"));
 });
