@@ -1,0 +1,1 @@
+"""What the gateway costs, beside references and peers; see README.md here."""

@@ -1,0 +1,1 @@
+"""What every benchmark uses: processes, the load generator, contestants, records."""
