@@ -1,6 +1,5 @@
 """References and peers, each the way its users would run it, as subjects of a fan-out."""
 
-import asyncio
 import os
 import shutil
 import socket
@@ -16,6 +15,7 @@ from benchmarks.harness.http import connected
 from benchmarks.harness.processes import running
 from benchmarks.harness.store import message
 from benchmarks.harness.subject import Contestant, Subject, get, upgrade
+from benchmarks.harness.waiting import until
 
 if TYPE_CHECKING:
     from benchmarks.harness.bench import Bench
@@ -25,8 +25,6 @@ _NCHAN_MODULES = (
     "/usr/lib/nginx/modules/ngx_nchan_module.so",
     "/usr/lib64/nginx/modules/ngx_nchan_module.so",
 )
-_ATTEMPTS = 100
-_LOOK_SECONDS = 0.05
 
 
 def _plain(
@@ -63,10 +61,20 @@ def nchan(mode: Mode) -> Contestant:
     @asynccontextmanager
     async def start(bench: "Bench", size: int) -> AsyncIterator[Subject]:
         port = _free_port()
-        command = ["nginx", "-c", _nchan_configuration(bench.folder, port), "-p", bench.folder]
+        command: list[str | Path] = [
+            "nginx",
+            "-c",
+            _nchan_configuration(bench.folder, port),
+            "-p",
+            bench.folder,
+        ]
         command += ["-e", bench.folder / "nginx.log"]
         async with running(command, folder=bench.folder, cores=bench.layout.server) as child:
-            await _answering(port)
+
+            async def answers() -> bool:
+                return len(child.pids) > 1 and await _answers(port)
+
+            await until("nginx has a worker and answers", answers)
             head = upgrade("/socket") if mode == "websocket" else get("/events")
             async with _published(port, "/publish", size) as publish:
                 yield Subject(port, child.pids, mode, [Request(head)], publish)
@@ -145,11 +153,9 @@ def _free_port() -> int:
         return port
 
 
-async def _answering(port: int) -> None:
-    for _ in range(_ATTEMPTS):
-        try:
-            async with connected(port):
-                return
-        except OSError:
-            await asyncio.sleep(_LOOK_SECONDS)
-    raise BenchmarkError(f"Nothing listens on port {port}.")
+async def _answers(port: int) -> bool:
+    try:
+        async with connected(port):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,64 @@
+"""pgbench, the load generator of Postgres: so many writers, each one statement after the other."""
+
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+from benchmarks.harness.bench import Bench
+from benchmarks.harness.failure import BenchmarkError, Unavailable
+from benchmarks.harness.machine import on_cores
+from runcast.postgres.binaries import find_binaries
+
+_COMMITS = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
+_THREADS = 2
+
+
+async def commits(
+    bench: Bench,
+    url: str,
+    statement: str,
+    *,
+    writers: int,
+    seconds: int,
+    rate: float | None = None,
+) -> int:
+    """
+    Let writers commit one statement after the other; returns how many commits there were.
+
+    Args:
+        statement: May use ``:id``, a random number from 0 to 9,999, and ``:value``.
+        rate: Commits per second, if not as many as they can.
+    """
+    script = bench.folder / "pgbench.sql"
+    script.write_text(f"\\set id random(0, 9999)\n\\set value random(1, 1000000)\n{statement};\n")
+    options = ["-n", "-M", "prepared", "-c", str(writers), "-j", str(min(writers, _THREADS))]
+    options += ["-T", str(seconds), "-f", str(script)]
+    if rate is not None:
+        options += ["-R", str(rate)]
+    with on_cores(bench.layout.others):
+        process = await asyncio.create_subprocess_exec(
+            _program(),
+            *options,
+            url,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    try:
+        said, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    found = _COMMITS.search(said.decode())
+    if found is None:
+        raise BenchmarkError(f"pgbench failed:\n{errors.decode()[-2000:]}")
+    return int(found[1])
+
+
+def _program() -> Path:
+    ours = find_binaries().folder / "pgbench"
+    if ours.exists():
+        return ours
+    if found := shutil.which("pgbench"):
+        return Path(found)
+    raise Unavailable("pgbench is missing: apt-get install postgresql-contrib")
