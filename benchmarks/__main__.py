@@ -1,6 +1,7 @@
 """`./dev bench`: runs benchmarks, shows their figures, and keeps them as JSON and as pictures."""
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -8,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,7 @@ from benchmarks.harness.machine import describe, raise_file_limit, require_linux
 from benchmarks.harness.plots import plot
 from benchmarks.harness.record import Record
 from benchmarks.harness.report import show, show_targets
+from benchmarks.harness.store import Servers
 from benchmarks.registry import Benchmark, all_benchmarks, choose
 
 _RESULTS = Path(__file__).parent / "results"
@@ -59,16 +62,20 @@ def main(
             most_subscribers=raise_file_limit(),
         )
         records = []
-        for benchmark in choose(names or []):
-            record = _measured(benchmark, options)
-            records.append(record)
-            file = out / f"{benchmark.name}{'-smoke' if smoke else ''}.json"
-            record.save(file)
-            show(console, record)
-            if pictures:
-                _draw(record, file)
-            console.print(f"{file} ({record.seconds:.0f} s)\n")
-        show_targets(console, records)
+        with _folder() as folder, Servers(folder) as servers:
+            for benchmark in choose(names or []):
+                record = _measured(benchmark, options, servers)
+                records.append(record)
+                file = out / f"{benchmark.name}{'-smoke' if smoke else ''}.json"
+                record.save(file)
+                show(console, record)
+                if pictures:
+                    _draw(record, file)
+                console.print(f"{file} ({record.seconds:.0f} s)\n")
+        if smoke:
+            console.print("This was a smoke run: its figures mean nothing.")
+        else:
+            show_targets(console, records)
     except BenchmarkError as error:
         notes = getattr(error, "__notes__", [])
         console.print("\n".join([f"bench: {error}", *notes]), style="red", markup=False)
@@ -77,7 +84,7 @@ def main(
         raise typer.Exit(130) from None
 
 
-def _measured(benchmark: Benchmark, options: Options) -> Record:
+def _measured(benchmark: Benchmark, options: Options, servers: Servers) -> Record:
     record = Record(
         benchmark.name,
         benchmark.measures,
@@ -90,25 +97,30 @@ def _measured(benchmark: Benchmark, options: Options) -> Record:
     console.print(benchmark.summary, highlight=False)
     began = time.perf_counter()
     with asyncio.Runner() as runner:
-        runner.run(_run(benchmark, options, record))
+        runner.run(_run(benchmark, options, record, servers))
     record.seconds = time.perf_counter() - began
     return record
 
 
-async def _run(benchmark: Benchmark, options: Options, record: Record) -> None:
+async def _run(benchmark: Benchmark, options: Options, record: Record, servers: Servers) -> None:
     """Run it to its end; a signal cancels it, and everything that it started ends with it."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    # A short path: Postgres' socket is in there.
-    with (
-        tempfile.TemporaryDirectory(prefix="rcb-", dir="/tmp") as folder,
-        console.status("starting") as status,
-    ):
-        os.chmod(folder, 0o755)  # Postgres may have to run as another user
+    with _folder() as folder, console.status("starting") as status:
         async with AsyncExitStack() as stack:
-            bench = Bench(options, record, Path(folder), benchmark.layout, status.update, stack)
+            layout = benchmark.layout
+            bench = Bench(options, record, folder, layout, servers, status.update, stack)
             await benchmark.run(bench)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder with a path short enough for a socket's, that other users may pass through."""
+    with tempfile.TemporaryDirectory(prefix="rcb-", dir="/tmp") as folder:
+        path = Path(folder)
+        path.chmod(0o755)  # Postgres runs as another user where this one is root
+        yield path
 
 
 def _draw(record: Record, file: Path) -> None:

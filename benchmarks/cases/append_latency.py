@@ -40,7 +40,7 @@ async def measure(bench: Bench) -> None:
     store = await bench.store()
     streams = bench.options.few_or(10, 200)
     rate = bench.options.few_or(500, 10_000)
-    seconds = float(bench.options.few_or(1, 5))
+    seconds = bench.options.few_or(0.5, 5.0)
     for _ in bench.passes():
         bench.say(f"pass {bench.number + 1}: {_OURS}")
         await _gateway(bench, store, streams, rate, seconds)

@@ -31,7 +31,7 @@ async def measure(bench: Bench) -> None:
     (runs, *_) = bench.subscribers(1000)
     await store.add_runs(runs)
     await copy_runs(store, "told", notify=True)
-    seconds = float(bench.options.few_or(1, 8))
+    seconds = bench.options.few_or(0.3, 8.0)
     for _ in bench.passes():
         bench.say(f"pass {bench.number + 1}: SSE")
         await _sse(bench, store, runs, seconds)

@@ -46,7 +46,7 @@ async def _idle(bench: Bench, contestant: Contestant, *, subscribers: int) -> No
         before = await generator.watch(_SETTLE_SECONDS if not bench.options.smoke else 0.05)
         connected = await generator.connect(subscribers)
         after = await generator.watch(_SETTLE_SECONDS if not bench.options.smoke else 0.05)
-        idle = await generator.watch(bench.options.few_or(1, 30) * 0.5)
+        idle = await generator.watch(bench.options.few_or(0.1, 15.0))
         memory = (after.memory_kb - before.memory_kb) / subscribers
         x = float(subscribers)
         bench.sample(contestant.name, MEMORY, memory, x)

@@ -43,7 +43,7 @@ async def measure(bench: Bench) -> None:
     await store.add_runs(_RUNS, tags=tags, prefix="run_soak0_")
     (subscribers, *_) = bench.subscribers(1000)
     sockets = max(1, subscribers // 5)
-    seconds = bench.options.few_or(3, 600)
+    seconds = bench.options.few_or(2, 600)
     async with serving(bench, store, heartbeat_seconds="15") as gateway:
         sse = Subject(gateway.port, gateway.pids, "sse", feed_requests(store), _nothing, UP_TO_DATE)
         socket = Subject(

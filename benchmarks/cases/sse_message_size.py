@@ -21,7 +21,7 @@ async def measure(bench: Bench) -> None:
     (subscribers, *_) = bench.subscribers(500)
     smallest = await bench.smallest_event()
     for _ in bench.passes():
-        for size in _SIZES[: bench.options.few_or(2, len(_SIZES))]:
+        for size in _SIZES[: bench.options.few_or(1, len(_SIZES))]:
             one = partial(
                 fan_out,
                 bench,

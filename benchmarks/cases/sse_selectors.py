@@ -23,7 +23,7 @@ async def measure(bench: Bench) -> None:
     bench.record.x_label = "selectors"
     (subscribers, *_) = bench.subscribers(1000)
     for _ in bench.passes():
-        for selectors in _SELECTORS[: bench.options.few_or(2, len(_SELECTORS))]:
+        for selectors in _SELECTORS[: bench.options.few_or(1, len(_SELECTORS))]:
             one = partial(
                 fan_out,
                 bench,

@@ -2,9 +2,10 @@
 What a change costs the gateway that nobody watches, while 10,000 subscribers watch other runs.
 
 Measured region: the gateway's CPU time from before the changes until its changefeed has read them
-all, divided by the number of those it found. "one at a time": 1,000 commits a second, one change each, for some
-seconds, so that each read finds few. "500 at a time": transactions of 500 changes, so that what a
-read costs in itself is shared. What an idle gateway costs in the same time is taken off.
+all, divided by the number of those it found. "one at a time": 1,000 commits a second, one change
+each, for some seconds, so that each read finds few. "500 at a time": transactions of 500 changes,
+so that what a read costs in itself is shared. What an idle gateway costs in the same time is taken
+off.
 """
 
 import asyncio

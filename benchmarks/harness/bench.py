@@ -1,17 +1,21 @@
 """What a benchmark is given: options, servers for as long as it runs, and where figures go."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.harness.failure import BenchmarkError, Unavailable
-from benchmarks.harness.gateway import RUN, TAG, serving
+from benchmarks.harness.gateway import RUN, TAG
 from benchmarks.harness.machine import Layout
 from benchmarks.harness.record import Record, Sample
-from benchmarks.harness.store import Store, stored
+from benchmarks.harness.store import Servers, Store, stored
 from benchmarks.harness.subject import Contestant
+
+Size = TypeVar("Size", int, float)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Options:
     subscribers: tuple[int, ...] = ()
     most_subscribers: int = 20_000  # by the limit of open files
 
-    def few_or(self, few: int, many: int) -> int:
+    def few_or(self, few: Size, many: Size) -> Size:
         """A size for a smoke run, or the real one."""
         return few if self.smoke else many
 
@@ -42,6 +46,7 @@ class Bench:
     record: Record
     folder: Path
     layout: Layout
+    servers: Servers
     say: Callable[[str], None]
     stack: AsyncExitStack
     number: int = 0  # of the pass
@@ -84,11 +89,16 @@ class Bench:
                 raise
 
     async def store(self) -> Store:
-        """The benchmark's Postgres, started when it is first asked for, with the run to watch."""
+        """The benchmark's database, made when it is first asked for, with the run to watch."""
         if self._store is None:
-            self._store = await self.stack.enter_async_context(stored(self.folder))
+            self._store = await self.another_store()
             await self._store.add_runs(1, tags=f"array['{TAG}']", prefix=RUN[:-1])
         return self._store
+
+    async def another_store(self, **settings: str) -> Store:
+        """A database on a server with these settings of Postgres."""
+        server = await asyncio.to_thread(self.servers.get, self.layout, settings)
+        return await self.stack.enter_async_context(stored(server))
 
     async def smallest_event(self) -> int:
         """
@@ -99,6 +109,5 @@ class Bench:
         if self._smallest_event is None:
             store = await self.store()
             await store.touch(RUN, time.perf_counter_ns())
-            async with serving(self, store) as gateway:
-                self._smallest_event = await gateway.event_bytes()
+            self._smallest_event = await store.message_bytes(RUN)
         return self._smallest_event

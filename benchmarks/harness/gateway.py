@@ -52,18 +52,6 @@ class Gateway:
                 return float(line.split()[1])
         raise BenchmarkError(f"The gateway has no metric {name}.")
 
-    async def event_bytes(self) -> int:
-        """The length of one run as JSON, as a subscriber of the benchmark's feed gets it."""
-        headers = {"authorization": bearer(self.store).split(": ", 1)[1].strip()}
-        async with (
-            httpx.AsyncClient(trust_env=False) as client,
-            client.stream("GET", self.url + _RUNS_FEED, headers=headers) as answer,
-        ):
-            async for line in answer.aiter_lines():
-                if line.startswith("data: {"):
-                    return len(line) - len("data: ")
-        raise BenchmarkError("The gateway sent no run.")
-
 
 @asynccontextmanager
 async def serving(bench: "Bench", store: Store, **settings: str) -> AsyncIterator[Gateway]:

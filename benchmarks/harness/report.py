@@ -8,12 +8,17 @@ from rich.table import Table
 from benchmarks.harness.record import Record
 from benchmarks.harness.targets import TARGETS
 
+_TABLES = 10
 _COLORS = {"stretch": "bold green", "target": "green", "missed": "red"}
 
 
 def show(console: Console, record: Record) -> None:
     """The medians of one benchmark."""
-    for x in sorted({sample.x for sample in record.samples}):
+    xs = sorted({sample.x for sample in record.samples})
+    if len(xs) > _TABLES:  # a curve, of which the picture has the rest
+        console.print(f"{len(xs)} points; the first and the last:")
+        xs = [xs[0], xs[-1]]
+    for x in xs:
         metrics = [metric for metric in record.metrics() if x in record.xs(metric)]
         table = Table(title=f"{record.x_label}: {x:,g}" if record.x_label else None)
         table.add_column()

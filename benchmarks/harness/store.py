@@ -1,20 +1,25 @@
 """A Postgres of the benchmark's own, with an environment, runs, and somebody who changes them."""
 
-import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
 import asyncpg
 
+from benchmarks.harness.machine import Layout, on_cores
 from runcast.auth.token import mint_token
+from runcast.core.frame import RunFrame
 from runcast.postgres.database import Database
-from runcast.postgres.embedded import start_embedded
+from runcast.postgres.embedded import EmbeddedServer, start_embedded
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import migrate
+from runcast.postgres.run_store import PostgresRunStore
 
 _TOKEN_SECONDS = 86400.0
 _SETTINGS = {"max_connections": "120", "shared_buffers": "512MB", "max_wal_size": "4GB"}
@@ -61,6 +66,17 @@ class Store:
             timeout=600,
         )
 
+    async def message_bytes(self, run_id: str) -> int:
+        """The length of a run as JSON in a subscriber's event, without its payload."""
+        database = Database(self.url, max_connections=1)
+        await database.open()
+        try:
+            run = await PostgresRunStore(database).read_run(self.environment_id, run_id)
+        finally:
+            await database.close()
+        assert run is not None
+        return len(RunFrame(run).json(frozenset({"payload"})))
+
     async def touch(self, run_id: str, stamp: int, padding: int = 0) -> None:
         """Change one run, in one transaction, so that whoever follows it gets the stamp."""
         await self.connection.execute(_TOUCH, run_id, message(stamp, padding))
@@ -75,22 +91,56 @@ def message(stamp: int, padding: int) -> str:
     return json.dumps({"at": f"~{stamp}~{'x' * padding}"})
 
 
+class Servers:
+    """Embedded servers of Postgres, each started when it is first asked for, until the exit."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[tuple[Layout, frozenset[tuple[str, str]]], EmbeddedServer] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._running.values():
+            server.close()
+
+    def get(self, layout: Layout, settings: Mapping[str, str]) -> EmbeddedServer:
+        """A server on the cores of the others, durable as in production. Blocks."""
+        key = layout, frozenset(settings.items())
+        if key not in self._running:
+            with on_cores(layout.others):
+                self._running[key] = start_embedded(
+                    self._folder / f"postgres-{len(self._running)}",
+                    settings={**_SETTINGS, **settings},
+                )
+        return self._running[key]
+
+
 @asynccontextmanager
-async def stored(folder: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[Store]:
-    """Start a server of Postgres, durable as in production, for as long as the block."""
-    server = await asyncio.to_thread(
-        start_embedded, folder / "postgres", settings={**_SETTINGS, **(settings or {})}
-    )
+async def stored(server: EmbeddedServer) -> AsyncIterator[Store]:
+    """A database of its own on a server, for as long as the block."""
+    name = f"bench_{secrets.token_hex(4)}"
+    url = urlsplit(server.url)._replace(path=f"/{name}").geturl()
+    await _execute(server.url, f"CREATE DATABASE {name}")
     try:
-        connection = await asyncpg.connect(server.url)
+        connection = await asyncpg.connect(url)
         try:
             await migrate(connection)
-            environment_id, key = await _environment(server.url)
-            yield Store(server.url, server.log_file, environment_id, key, connection)
+            environment_id, key = await _environment(url)
+            yield Store(url, server.log_file, environment_id, key, connection)
         finally:
-            await connection.close(timeout=5)
+            connection.terminate()
     finally:
-        await asyncio.to_thread(server.close)
+        await _execute(server.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
 
 
 async def _environment(url: str) -> tuple[str, str]:

@@ -1,0 +1,82 @@
+"""
+Every benchmark runs through, with very little, as `./dev bench --smoke` does.
+
+Of the figures only the shape is looked at: no test passes or fails by the clock.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.targets import TARGETS
+from benchmarks.registry import all_benchmarks
+
+ROOT = Path(__file__).parents[2]
+
+# Together, because they share servers; apart, so that none takes too long.
+GROUPS = {
+    "fan-out": ["sse-fan-out", "idle", "websocket", "long-poll"],
+    "curves": ["sse-subscribers", "sse-message-size", "sse-selectors", "sse-runs", "burst"],
+    "database": ["writers", "commit-latency", "unwatched", "reconnect-storm", "list-runs"],
+    "streams": ["appends", "append-latency", "soak"],
+}
+
+pytestmark = [
+    pytest.mark.timeout(150),
+    pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read Linux' /proc"),
+]
+
+
+@pytest.mark.parametrize("names", GROUPS.values(), ids=GROUPS)
+def test_a_smoke_run_leaves_records_in_which_everybody_has_figures(
+    names: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *names, "--smoke", "--no-pictures", "--out", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in names:
+        check_record(json.loads((tmp_path / f"{name}-smoke.json").read_text()), name)
+
+
+def check_record(record: dict[str, Any], name: str) -> None:
+    assert record["benchmark"] == name
+    assert "Measured region:" in record["measures"]
+    assert {"cpu", "cores", "kernel", "versions", "commit"} <= record["machine"].keys()
+    assert record["options"]["smoke"] is True
+    contestants = {sample["contestant"] for sample in record["samples"]}
+    assert contestants
+    assert contestants.isdisjoint(record["skipped"])
+    assert all(record["skipped"].values()), "whoever is left out is left out for a reason"
+    for sample in record["samples"]:
+        assert sample.keys() == {"contestant", "metric", "value", "x", "number"}
+        assert sample["number"] == 0
+    for ratio in record["ratios"]:
+        assert ratio["target"] in TARGETS
+        assert ratio["verdict"] in {"stretch", "target", "missed"}
+
+
+def test_every_benchmark_has_its_smoke_run() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(all_benchmarks())
+
+
+def test_every_target_is_judged_by_a_benchmark() -> None:
+    cases = "".join(file.read_text() for file in (ROOT / "benchmarks/cases").glob("*.py"))
+    for target in TARGETS:
+        name = target if not target.startswith("writers-") else "writers-{writers}"
+        assert f'"{name}"' in cases, f"no benchmark looks at the target {target}"
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "nothing"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "There is no benchmark nothing; there are: append-latency" in done.stdout
