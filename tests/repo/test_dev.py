@@ -34,6 +34,7 @@ dev = load_dev()
         (["test"], ("test", [])),
         (["test", "tests/core", "-x"], ("test", ["tests/core", "-x"])),
         (["check"], ("check", [])),
+        (["bench", "burst", "--smoke"], ("bench", ["burst", "--smoke"])),
         (["--port", "test"], ("dev", ["--port", "test"])),
     ],
 )
@@ -58,6 +59,8 @@ def test_the_digest_changes_with_either_file(tmp_path: Path) -> None:
     [
         (["now", "embedded"], "embedded", True),
         (["now", "dev"], "embedded", True),
+        (["now", "bench"], "dev", True),
+        (["now", "dev"], "bench", False),
         (["now", "dev"], "dev", True),
         (["now", "embedded"], "dev", False),
         (["before", "dev"], "dev", False),
@@ -188,6 +191,17 @@ def test_check_runs_no_tests_and_fails_with_any_check(checkout: Path) -> None:
     done = run_dev(checkout, "check")
     assert done.returncode == 1
     assert "== pytest" not in done.stdout
+
+
+@posix
+def test_bench_looks_for_its_needs_and_hands_its_words_on(checkout: Path) -> None:
+    digest = dev.setup_digest([checkout / "pyproject.toml", checkout / "uv.lock"])
+    (checkout / ".venv/.runcast-setup").write_text(f"{digest} bench\n")
+    done = run_dev(checkout, "bench", "burst", "--smoke")
+    assert done.returncode == 0, done.stdout
+    assert "MISSING C compiler" in done.stdout
+    assert "python -m benchmarks burst --smoke\n" in done.stdout
+    assert "MISSING" not in run_dev(checkout, "bench", "--list").stdout
 
 
 @posix
