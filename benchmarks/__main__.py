@@ -53,6 +53,9 @@ def main(
         for benchmark in all_benchmarks().values():
             print(f"{benchmark.name:24} {benchmark.summary}")
         return
+    # A shell that runs us in the background has Ctrl-C ignored; a plain kill ends in order too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         require_linux()
         options = Options(
@@ -103,10 +106,7 @@ def _measured(benchmark: Benchmark, options: Options, servers: Servers) -> Recor
 
 
 async def _run(benchmark: Benchmark, options: Options, record: Record, servers: Servers) -> None:
-    """Run it to its end; a signal cancels it, and everything that it started ends with it."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    """Run it to its end, or until Ctrl-C; everything that it started ends with it."""
     with _folder() as folder, console.status("starting") as status:
         async with AsyncExitStack() as stack:
             layout = benchmark.layout

@@ -4,12 +4,19 @@ Every benchmark runs through, with very little, as `./dev bench --smoke` does.
 Of the figures only the shape is looked at: no test passes or fails by the clock.
 """
 
+import contextlib
 import json
+import os
+import secrets
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.harness.targets import TARGETS
@@ -72,6 +79,43 @@ def test_every_target_is_judged_by_a_benchmark() -> None:
     for target in TARGETS:
         name = target if not target.startswith("writers-") else "writers-{writers}"
         assert f'"{name}"' in cases, f"no benchmark looks at the target {target}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_that_was_started(number: signal.Signals, tmp_path: Path) -> None:
+    # An environment of its own is how its children are known.
+    name, value = "BENCHMARK_TEST", secrets.token_hex(8)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "soak", "--smoke", "--out", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, name: value},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: any("loadgen" in line for line in started_with(name, value)))
+    running.send_signal(number)
+    assert running.wait(60) == 130
+    wait_until(lambda: not started_with(name, value))
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for something that other processes bring about, on a machine that may be busy."""
+    pause = threading.Event()
+    for _ in range(1200):
+        if holds():
+            return
+        pause.wait(0.05)
+    raise AssertionError("did not come true within a minute")
+
+
+def started_with(name: str, value: str) -> list[str]:
+    """Command lines of processes that have this in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(name) == value:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
