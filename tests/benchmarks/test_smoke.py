@@ -45,6 +45,7 @@ def test_a_smoke_run_leaves_records_in_which_everybody_has_figures(
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *names, "--smoke", "--no-pictures", "--out", tmp_path],
         cwd=ROOT,
+        env=untraced(),
         capture_output=True,
         text=True,
     )
@@ -88,7 +89,7 @@ def test_a_signal_ends_everything_that_was_started(number: signal.Signals, tmp_p
     running = subprocess.Popen(
         [sys.executable, "-m", "benchmarks", "soak", "--smoke", "--out", tmp_path],
         cwd=ROOT,
-        env={**os.environ, name: value},
+        env={**untraced(), name: value},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -96,6 +97,11 @@ def test_a_signal_ends_everything_that_was_started(number: signal.Signals, tmp_p
     running.send_signal(number)
     assert running.wait(60) == 130
     wait_until(lambda: not started_with(name, value))
+
+
+def untraced() -> dict[str, str]:
+    """The environment without coverage's: what a benchmark starts is killed, and leaves no data."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
