@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 
 from benchmarks.harness.targets import TARGETS
 from benchmarks.registry import all_benchmarks
+from tests.support.needs import missing
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +40,12 @@ pytestmark = [
 ]
 
 
+@pytest.fixture
+def compiler() -> str:
+    return shutil.which("gcc") or missing("C compiler", "install gcc and libc6-dev")
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("names", GROUPS.values(), ids=GROUPS)
 def test_a_smoke_run_leaves_records_in_which_everybody_has_figures(
     names: list[str], tmp_path: Path
@@ -82,6 +90,7 @@ def test_every_target_is_judged_by_a_benchmark() -> None:
         assert f'"{name}"' in cases, f"no benchmark looks at the target {target}"
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_that_was_started(number: signal.Signals, tmp_path: Path) -> None:
     # An environment of its own is how its children are known.
