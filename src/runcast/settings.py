@@ -308,6 +308,9 @@ class Settings(BaseSettings):
     max_backlog_runs: int = _count(
         _DEFAULTS.max_backlog_runs, "runs that wait in memory for a slow reader", 1, 100_000
     )
+    max_backlog_bytes: int = _count(
+        _DEFAULTS.max_backlog_bytes, "bytes of runs that wait there", 64 * _KIB, 1024 * _MIB
+    )
     max_concurrent_catch_ups: int = _count(
         _DEFAULTS.max_concurrent_catch_ups, "snapshots and resumes read at once", 1, 1000
     )

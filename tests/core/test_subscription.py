@@ -19,6 +19,7 @@ from runcast.core.frame import (
     StateFrame,
     UpToDate,
 )
+from runcast.core.limits import Limits
 from runcast.core.page import ChangePage, PageKey, Paging
 from runcast.core.position import Position, parse_cursor
 from runcast.core.run import Run, RunChange
@@ -30,6 +31,7 @@ from runcast.testing import MemoryRunReader, MemoryTransaction
 from tests.support.runs import CREATED_AT, make_run
 
 KEY = PageKey(CREATED_AT, "run_1")
+DEFAULTS = Limits()
 
 
 def at(xmax: int, *in_flight: int) -> Position:
@@ -41,10 +43,10 @@ def run_frame(version: int, changed_in: int, run_id: str = "run_1", **changes: A
 
 
 def live(
-    *, at_position: Position, ends_with_run: bool = False, max_backlog: int = 256
+    *, at_position: Position, ends_with_run: bool = False, limits: Limits = DEFAULTS
 ) -> Subscription:
     """A subscription that read an empty snapshot at this position and sent all it had."""
-    machine = Subscription(since=None, ends_with_run=ends_with_run, max_backlog=max_backlog)
+    machine = Subscription(since=None, ends_with_run=ends_with_run, limits=limits)
     machine.receive_page((), at_position, None)
     assert machine.frames_to_send(at_position) == [(UpToDate(), at_position)]
     return machine
@@ -95,7 +97,7 @@ class TestCatchingUp:
         assert machine.frames_to_send(at(15)) == [(newer, at(15))]
 
     def test_a_flood_meanwhile_is_read_again_from_the_first_page_on(self) -> None:
-        machine = Subscription(since=None, max_backlog=1)
+        machine = Subscription(since=None, limits=Limits(max_backlog_runs=1))
         machine.receive_page([], at(10), KEY)
         flood = [run_frame(n, 11, f"run_{n}") for n in range(2)]
         machine.receive_window(flood, at(9), at(12))
@@ -207,7 +209,7 @@ class TestLive:
         ]
 
     def test_a_reader_that_is_too_slow_for_what_was_held_reads_from_the_first_page_on(self) -> None:
-        machine = Subscription(since=None, max_backlog=1)
+        machine = Subscription(since=None, limits=Limits(max_backlog_runs=1))
         machine.writable = False
         machine.receive_window([run_frame(1, 11)], at(9), at(12))
         machine.receive_page([], at(10), KEY)
@@ -216,13 +218,29 @@ class TestLive:
         assert machine.next_read() == Read(at(10), None, 1)
 
     def test_a_reader_that_is_too_slow_reads_again_from_where_it_stood(self) -> None:
-        machine = live(at_position=at(10), max_backlog=2)
+        machine = live(at_position=at(10), limits=Limits(max_backlog_runs=2))
         machine.writable = False
         machine.receive_window([run_frame(1, 20)], at(20), at(21))
         machine.receive_window([run_frame(2, 21, "run_2")], at(21), at(22))
         machine.receive_window([run_frame(3, 22, "run_3")], at(22), at(23))
         assert machine.next_read() == Read(at(20), None, 1)
         assert machine.phase is Phase.CATCHING_UP
+
+    def test_large_runs_wait_until_they_are_too_many_bytes(self) -> None:
+        machine = live(at_position=at(10), limits=Limits(max_backlog_bytes=1000))
+        machine.writable = False
+        large = {"payload": "x" * 600}
+        machine.receive_window([run_frame(1, 20, **large)], at(20), at(21))
+        machine.receive_window([run_frame(2, 21, **large)], at(21), at(22))  # in its place
+        assert machine.phase is Phase.LIVE
+        machine.receive_window([run_frame(3, 22, "run_2", **large)], at(22), at(23))
+        assert machine.next_read() == Read(at(20), None, 1)
+
+    def test_one_run_waits_however_large(self) -> None:
+        machine = live(at_position=at(10), limits=Limits(max_backlog_bytes=1000))
+        machine.writable = False
+        machine.receive_window([run_frame(1, 20, output="x" * 5000)], at(20), at(21))
+        assert machine.phase is Phase.LIVE
 
 
 class TestLost:
@@ -534,7 +552,9 @@ class ManyRuns(RuleBasedStateMachine):
     def connect(self, cursor: str | None) -> None:
         since = parse_cursor(cursor) if cursor else None
         self.machine = Subscription(
-            since=since, ends_with_run=self.ends_with_run, max_backlog=MAX_BACKLOG
+            since=since,
+            ends_with_run=self.ends_with_run,
+            limits=Limits(max_backlog_runs=MAX_BACKLOG),
         )
         self.machine.writable = self.writable
         self.known_finished = self.was_finished(since)

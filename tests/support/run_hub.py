@@ -182,7 +182,7 @@ class RunHub:
         machine = Subscription(
             since=parse_cursor(cursor) if cursor else None,
             ends_with_run=ends_with_run,
-            max_backlog=self.limits.max_backlog_runs,
+            limits=self.limits,
         )
         view = View(selector, compile_scopes(scopes.split()))
         feed = Subscriber(

@@ -30,7 +30,9 @@ class Limits:
     authenticate_timeout_seconds: float = 10.0
 
     snapshot_page_runs: int = 500
+    # What waits in memory for a reader that is behind; what is more, it reads again later.
     max_backlog_runs: int = 256
+    max_backlog_bytes: int = 4 * 1024 * 1024
     max_concurrent_catch_ups: int = 8
     write_buffer_bytes: int = 64 * 1024
     heartbeat_seconds: float = 15.0

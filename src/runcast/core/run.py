@@ -96,6 +96,11 @@ class Run:
         )
 
     @property
+    def size(self) -> int:
+        """Of what may be large, in characters."""
+        return len(self.payload or "") + len(self.output or "") + len(self.metadata)
+
+    @property
     def finished(self) -> bool:
         """Whether the run will not change its status any more."""
         return self.completed_at is not None

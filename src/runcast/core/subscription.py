@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from runcast.core.frame import End, Frame, GoneFrame, Reset, RunFrame, StateFrame, UpToDate
+from runcast.core.limits import Limits
 from runcast.core.page import PageKey, Paging
 from runcast.core.position import Position
 
@@ -46,6 +47,7 @@ class Read:
     attempt: int
 
 
+_DEFAULTS = Limits()
 Outgoing = tuple[Frame, Position | None]
 
 
@@ -56,8 +58,8 @@ class Subscription:
     Args:
         since: Position to resume from; None begins with a snapshot.
         ends_with_run: The feed shows one run and is over when that run is finished or deleted.
-        max_backlog: How many runs may wait for a slow reader before the subscription forgets
-            them and reads them again later; bounds its memory.
+        limits: How many runs, and bytes of them, may wait for a slow reader before the
+            subscription forgets them and reads them again later; bounds its memory.
         paging: Go on behind the last page of another subscription, in place of ``since``.
     """
 
@@ -67,13 +69,13 @@ class Subscription:
         "_backlog",
         "_first",
         "_floor",
+        "_limits",
         "_outgoing",
         "_overflowed",
         "_recent",
         "_sent",
         "_since",
         "ends_with_run",
-        "max_backlog",
         "phase",
         "writable",
     )
@@ -83,13 +85,13 @@ class Subscription:
         *,
         since: Position | None,
         ends_with_run: bool = False,
-        max_backlog: int = 256,
+        limits: Limits = _DEFAULTS,
         paging: Paging | None = None,
     ) -> None:
         self.phase = Phase.CATCHING_UP
         self.writable = True
         self.ends_with_run = ends_with_run
-        self.max_backlog = max_backlog
+        self._limits = limits
         self._since = paging.since if paging else since
         self._after: PageKey | None = paging.after if paging else None
         self._attempt = 0
@@ -186,7 +188,7 @@ class Subscription:
         for frame in frames:
             self._backlog.pop(frame.run_id, None)  # the newest state goes to the end
             self._backlog[frame.run_id] = frame
-        if len(self._backlog) > self.max_backlog:
+        if self._is_too_much(self._backlog):
             self._backlog = None
             if self.phase is Phase.LIVE:
                 self._restart(self._sent)
@@ -245,6 +247,13 @@ class Subscription:
         if self._first is not None and self._first.sees(frame.changed_in):
             return False
         return self._recent is None or self._recent.get(frame.run_id, -1) < frame.revision
+
+    def _is_too_much(self, backlog: dict[str, StateFrame]) -> bool:
+        if len(backlog) > self._limits.max_backlog_runs:
+            return True
+        size = sum(frame.run.size for frame in backlog.values() if isinstance(frame, RunFrame))
+        # One run alone may always wait: it would be read again at that size.
+        return size > self._limits.max_backlog_bytes and len(backlog) > 1
 
     def _restart(self, since: Position | None) -> None:
         self.phase = Phase.CATCHING_UP

@@ -226,7 +226,7 @@ def _stream(
         machine = Subscription(
             since=since,
             ends_with_run=ends_with_run,
-            max_backlog=services.limits.max_backlog_runs,
+            limits=services.limits,
         )
         key = AudienceKey(View(selector, grant.permissions), form, ends_with_run)
         return Subscriber(connection, "", key, machine)

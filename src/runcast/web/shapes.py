@@ -196,9 +196,7 @@ class PollAnswer:
         connection = Connection(
             hub, outlet, kind="poll", form=form, expires_at=shape.call.grant.expires_at
         )
-        machine = Subscription(
-            since=self._since, paging=paging, max_backlog=hub.limits.max_backlog_runs
-        )
+        machine = Subscription(since=self._since, paging=paging, limits=hub.limits)
         waits = shape.waits and self._since is not None and paging is None
         if waits and self._since is not None and hub.is_exactly_at(self._since):
             # No need to ask the database: what the changefeed has yet to find ends the waiting.
@@ -304,7 +302,7 @@ def _event_stream(shape: Shape, echo: Echo) -> ASGIApp:
     form = ShapeFormat(shape.dialect, shape.skip)
 
     def carry(connection: Connection, sse: Format) -> Subscriber:
-        machine = Subscription(since=echo.position, max_backlog=services.limits.max_backlog_runs)
+        machine = Subscription(since=echo.position, limits=services.limits)
         key = AudienceKey(shape.view(echo), sse, ends_with_run=False)
         return Subscriber(connection, "", key, machine)
 

@@ -189,7 +189,7 @@ class SocketSession:
         machine = Subscription(
             since=since,
             ends_with_run=ends_with_run,
-            max_backlog=self._services.limits.max_backlog_runs,
+            limits=self._services.limits,
         )
         key = AudienceKey(View(selector, self._grant.permissions), form, ends_with_run)
         self.connection.add(
