@@ -278,7 +278,7 @@ class MemoryChunkLog:
         runs: set[str] | None = None,
         max_streams: int = 100,
         max_stream_bytes: int = 256 * 1024 * 1024,
-        lease_seconds: float = 30.0,
+        lease_seconds: float = 10.0,
         on_move: Callable[[StreamMove], None] = lambda move: None,
     ) -> None:
         self.runs = runs

@@ -50,7 +50,7 @@ class Limits:
     max_streams_per_run: int = 100
     stream_retention_seconds: float = 86400.0
     # A connected writer counts as such for so long after its gateway was last heard of.
-    stream_lease_seconds: float = 30.0
+    stream_lease_seconds: float = 10.0
     stream_tail_bytes: int = 256 * 1024
     stream_page_bytes: int = 256 * 1024
 

@@ -99,7 +99,7 @@ class PostgresChunkLog:
         *,
         max_streams: int,
         max_stream_bytes: int,
-        lease_seconds: float = 30.0,
+        lease_seconds: float = 10.0,
     ) -> None:
         self._database = database
         self._max_streams = max_streams
