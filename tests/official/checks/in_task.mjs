@@ -1,7 +1,7 @@
 // What the code of a task calls about its own run: metadata, tags, streams, children.
 
 import { check } from "../lib/check.mjs";
-import { enterTask } from "../lib/task.mjs";
+import { attendToWaits, enterTask } from "../lib/task.mjs";
 
 async function started(t, options) {
   const id = await t.trigger("child", options);
@@ -91,4 +91,37 @@ check.v4("what a task triggers are its children, which it may follow", async (t)
   while (!child) [child] = (await t.sdk.runs.list({ taskIdentifier: "followed" })).data;
   await t.finish(child.id, { output: { n: 7 } });
   t.assert.deepEqual((await t.soon(result)).output, { n: 7 });
+});
+
+check.v4("waits of a task end when what is waited for is there", async (t) => {
+  const run = await started(t);
+  await enterTask(t, run);
+  const ids = await attendToWaits(t, run);
+  const waiting = (count) =>
+    t.eventually(async () => {
+      t.assert.equal((await t.request("GET", `/api/v3/runs/${run}`)).status, "WAITING");
+      t.assert.equal(ids.length, count);
+    });
+  const { wait, streams } = t.sdk;
+
+  const token = await wait.createToken({});
+  const approval = wait.forToken(token);
+  await waiting(1);
+  await wait.completeToken(token, { by: "ü" });
+  t.assert.deepEqual(await t.soon(approval), { ok: true, output: { by: "ü" } });
+
+  const late = await t.soon(wait.forToken(await wait.createToken({ timeout: "1s" })));
+  t.assert.equal(late.ok, false);
+  t.assert.match(late.error.message, /timed out/);
+
+  const hour = wait.until({ date: new Date(Date.now() + 3_600_000) });
+  await waiting(3);
+  await wait.completeToken(ids[2], {});
+  await t.soon(hour);
+
+  const chat = streams.input({ id: "chat" });
+  const answer = chat.wait();
+  await waiting(4);
+  await chat.send(run, { text: "hi" });
+  t.assert.deepEqual(await t.soon(answer), { ok: true, output: { text: "hi" } });
 });

@@ -7,14 +7,9 @@ const claimsOf = (token) => JSON.parse(Buffer.from(token.split(".")[1], "base64u
 
 check("a root key signs tokens by itself, with what the gateway says of its environment", async (t) => {
   const id = await t.trigger();
-  const paths = [];
-  const plainFetch = globalThis.fetch;
-  globalThis.fetch = (input, init) => {
-    paths.push(new URL(input.url ?? input).pathname);
-    return plainFetch(input, init);
-  };
+  const asked = t.watchAddresses("/");
   const token = await t.sdk.auth.createPublicToken({ scopes: { read: { runs: [id] } } });
-  t.assert.deepEqual(paths, ["/api/v1/auth/jwt/claims"]);
+  t.assert.deepEqual(asked.map(({ pathname }) => pathname), ["/api/v1/auth/jwt/claims"]);
   const claims = claimsOf(token);
   t.assert.equal(claims.pub, true);
   t.assert.equal(claims.iss, "https://id.trigger.dev");

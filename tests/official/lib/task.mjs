@@ -20,6 +20,30 @@ export async function enterTask(t, run, { parent } = {}) {
   return (await import(new URL("./metadata.js?in-task", entry))).metadata;
 }
 
+/**
+ * Attend to the waits of a task, as the worker that suspends it would: what is waited for is over
+ * when the run executes again. Gives the ids of the waitpoints, as they come.
+ */
+export async function attendToWaits(t, run) {
+  const { runtime } = await import("core-v4/v3");
+  const ids = [];
+  runtime.setGlobalRuntimeManager({
+    async waitForWaitpoint({ waitpointFriendlyId: id }) {
+      ids.push(id);
+      for await (const { status } of t.sdk.runs.subscribeToRun(run)) {
+        if (status === "EXECUTING") break;
+      }
+      const { output, outputType, outputIsError } = await t.request(
+        "GET",
+        `/api/v1/waitpoints/tokens/${id}`,
+      );
+      return { ok: !outputIsError, output, outputType };
+    },
+    disable() {},
+  });
+  return ids;
+}
+
 function contextOf(run, parent) {
   const now = new Date();
   return {
