@@ -50,6 +50,8 @@ class TestHead:
         assert "retry-after" in headers["access-control-expose-headers"]
         assert headers["x-request-id"]
         assert headers["server"] == "runcast"
+        # Who sent the next request on a connection that was handed over would get no answer.
+        assert headers["connection"] == {"auto": "close"}.get(transport, "keep-alive")
         assert feed.retry == 1000
         assert connection.outlet.tier == {"auto": "handover"}.get(transport, transport)
 

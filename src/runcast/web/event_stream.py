@@ -53,6 +53,10 @@ class EventStream(EventSourceResponse, Generic[Form]):
         self._only_parts = only_parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        protocol = scope.get("extensions", {}).get(EXTENSION)
+        if self._allow_handover and HandoverOutlet.can_take(protocol, scope):
+            # Nobody will read another request from it: clients must not send one.
+            self.headers["connection"] = "close"
         await send(
             {
                 "type": "http.response.start",
@@ -62,7 +66,6 @@ class EventStream(EventSourceResponse, Generic[Form]):
         )
         first = b": hello\n\n" if self._only_parts else _RETRY
         await send({"type": "http.response.body", "body": first, "more_body": True})
-        protocol = scope.get("extensions", {}).get(EXTENSION)
         if self._allow_handover and HandoverOutlet.can_take(protocol, scope):
             outlet = HandoverOutlet(protocol, self._hub.limits.write_buffer_bytes)
             self._subscribe(outlet, chunked=True)
