@@ -395,8 +395,12 @@ class KeyStore(Protocol):
 class ChangeSink(Protocol):
     """Who takes the changes that a changefeed finds: the hub."""
 
-    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
-        """Tell whether anybody may be waiting for this run; if not, its row is not read."""
+    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> frozenset[str] | None:
+        """
+        Tell what of a run's `LARGE_COLUMNS` is to be read, by all who may be waiting for it.
+
+        None: nobody is, so its row is not read at all. Who comes later may want more.
+        """
         ...
 
     def publish(self, changes: Sequence[RunChange], position: Position) -> None:

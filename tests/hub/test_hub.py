@@ -18,6 +18,39 @@ from tests.support.stream_hub import calm
 TAG_A = Selector("env_1", tags=("a",))
 
 
+class TestWants:
+    """What the changefeed reads of a changed run."""
+
+    RUN = make_run(id="run_1", tags=("a",)).facets
+
+    async def test_nothing_where_nobody_follows_it(self) -> None:
+        world = RunHub()
+        assert world.hub.wants(self.RUN, ()) is None
+        await world.live(Selector("env_1", tags=("b",)))
+        assert world.hub.wants(self.RUN, ()) is None
+
+    async def test_what_one_of_its_followers_is_sent(self) -> None:
+        world = RunHub()
+        slim = await world.live(skip=frozenset({"payload", "output", "metadata"}))
+        assert world.hub.wants(self.RUN, ()) == frozenset()
+        tagged = await world.live(TAG_A, skip=frozenset({"payload"}))
+        assert world.hub.wants(self.RUN, ()) == frozenset({"output"})
+        await world.live(skip=frozenset({"output"}))
+        assert world.hub.wants(self.RUN, ()) == frozenset({"output", "payload"})
+        tagged.outlet.leave()
+        assert world.hub.wants(self.RUN, ()) == frozenset({"payload"})
+        slim.outlet.leave()
+        assert world.hub.wants(self.RUN, ()) == frozenset({"payload"})
+
+    async def test_followers_that_it_has_left_count_too(self) -> None:
+        world = RunHub()
+        await world.live(TAG_A, skip=frozenset({"payload"}))
+        now = make_run(id="run_1").facets
+        left = Departure(self.RUN, 2, 1000, deleted=False)
+        assert world.hub.wants(now, ()) is None
+        assert world.hub.wants(now, (left,)) == frozenset({"output"})
+
+
 class TestPublish:
     async def test_a_snapshot_comes_first_and_then_each_change(self) -> None:
         world = RunHub()
@@ -292,13 +325,13 @@ class TestIndex:
         facets = RunFacets("env_1", "run_1", "t", ("a",), None, CREATED_AT.timestamp())
         bare = RunFacets("env_1", "run_1", "t", (), None, CREATED_AT.timestamp())
         left = Departure(facets, 2, 3, deleted=False)
-        assert not world.hub.wants(facets, [left])
+        assert world.hub.wants(facets, [left]) is None
         client = await world.live(TAG_A)
-        assert world.hub.wants(facets, [])
-        assert world.hub.wants(bare, [left])
-        assert not world.hub.wants(bare, [])
+        assert world.hub.wants(facets, []) is not None
+        assert world.hub.wants(bare, [left]) is not None
+        assert world.hub.wants(bare, []) is None
         client.outlet.leave()
-        assert not world.hub.wants(facets, [left])
+        assert world.hub.wants(facets, [left]) is None
 
 
 class TestAdmission:

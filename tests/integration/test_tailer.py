@@ -266,6 +266,38 @@ class TestDepartures:
         (departure,) = feed.sink.changes[-1].departures
         assert departure.facets.tags == ("y", "x")
 
+    @pytest.mark.parametrize(
+        ("asked", "payload", "output"),
+        [
+            ([{"payload", "output"}], '"in"', '"out"'),
+            ([{"output"}], None, '"out"'),
+            ([{"payload"}], '"in"', None),
+            ([set()], None, None),
+            # Somebody comes after the keys were found, and another one while the row was read.
+            ([set(), {"output"}], None, '"out"'),
+            ([set(), set(), {"output"}], None, '"out"'),
+            ([set(), {"output"}, {"payload"}], '"in"', '"out"'),
+            ([{"payload", "output"}, set()], None, None),
+        ],
+    )
+    async def test_of_large_columns_those_are_read_that_are_wanted(
+        self,
+        database_url: str,
+        sql: asyncpg.Connection,
+        asked: list[set[str]],
+        payload: str | None,
+        output: str | None,
+    ) -> None:
+        async with following(database_url) as feed:
+            feed.sink.columns = [frozenset(each) for each in asked]
+            await sql.execute(
+                """INSERT INTO runs (id, environment_id, task, payload, output, metadata)
+                VALUES ('run_1', 'env_a', 'task', '"in"', '"out"', '{"n": 1}')"""
+            )
+            await feed.sink.has("run_1")
+            run = feed.sink.runs["run_1"]
+        assert (run.payload, run.output, run.metadata) == (payload, output, '{"n": 1}')
+
     async def test_only_wanted_runs_are_read(
         self, database_url: str, sql: asyncpg.Connection
     ) -> None:

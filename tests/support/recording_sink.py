@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from runcast.core.chunk import StreamMove
 from runcast.core.position import Position
-from runcast.core.run import Departure, Run, RunChange, RunFacets
+from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.tailing import Pace, State
 from runcast.postgres.tailer import PostgresTailer
 
@@ -20,10 +20,12 @@ class RecordingSink:
     """
     Keeps the newest state of each run and every change; ``wanted`` None takes all runs.
 
-    Between two starts no run may go back to an older version.
+    ``columns`` are the large ones that are wanted, at each question after the other; the last for
+    good. Between two starts no run may go back to an older version.
     """
 
     wanted: set[str] | None = None
+    columns: list[frozenset[str]] = field(default_factory=lambda: [LARGE_COLUMNS])
     runs: dict[str, Run] = field(default_factory=dict)
     changes: list[RunChange] = field(default_factory=list)
     windows: list[tuple[int, Position]] = field(default_factory=list)
@@ -45,8 +47,10 @@ class RecordingSink:
         self._versions.clear()
         self._published.set()
 
-    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
-        return self.wanted is None or facets.id in self.wanted
+    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> frozenset[str] | None:
+        if self.wanted is not None and facets.id not in self.wanted:
+            return None
+        return self.columns.pop(0) if len(self.columns) > 1 else self.columns[0]
 
     def publish(self, changes: Sequence[RunChange], position: Position) -> None:
         assert self.position is not None

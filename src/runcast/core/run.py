@@ -106,6 +106,9 @@ class Run:
         return self.completed_at is not None
 
 
+# What may be so large that it is not read for those who do not ask for it.
+LARGE_COLUMNS = frozenset({"payload", "output"})
+
 RUN_COLUMNS: tuple[str, ...] = tuple(Run.__dataclass_fields__)
 
 

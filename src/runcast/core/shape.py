@@ -65,6 +65,11 @@ class ShapeSseFormat:
     shape: ShapeFormat
     chunked: bool
 
+    @property
+    def skip(self) -> frozenset[str]:
+        """Columns of runs that are not encoded."""
+        return self.shape.skip
+
     def encode(self, frame: Frame, cursor: str | None) -> bytes:
         """Events of one frame; a cursor says that the client is up to date."""
         match frame:

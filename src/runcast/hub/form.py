@@ -5,11 +5,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runcast.core.frame import Frame
+from runcast.core.run import LARGE_COLUMNS
 from runcast.core.view import View
 
 
 class Format(Hashable, Protocol):
     """How frames become bytes; equal formats make equal bytes."""
+
+    @property
+    def skip(self) -> frozenset[str]:
+        """Columns of runs that are not encoded."""
+        ...
 
     def encode(self, frame: Frame, cursor: str | None) -> bytes:
         """One frame, with the cursor that it lets the client resume from."""
@@ -27,3 +33,8 @@ class AudienceKey:
     view: View
     form: Format
     ends_with_run: bool
+
+    @property
+    def large_columns(self) -> frozenset[str]:
+        """What of a run's `LARGE_COLUMNS` is encoded."""
+        return LARGE_COLUMNS - self.form.skip

@@ -10,7 +10,7 @@ from runcast.core.chunk import Chunk, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.limits import Limits
 from runcast.core.position import Position
-from runcast.core.run import Departure, Run, RunChange, RunFacets
+from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.selector import index_keys
 from runcast.errors import BackendError, Draining, TooManyConnections
 from runcast.hub.audience import Audience
@@ -140,14 +140,17 @@ class Hub:
             self._cursor = (position, position.cursor())
         return self._cursor[1]
 
-    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> bool:
-        """Tell whether anybody subscribed to what this run is, or just was."""
+    def wants(self, facets: RunFacets, departures: Sequence[Departure]) -> frozenset[str] | None:
+        """Tell what is read for those who subscribed to what this run is, or just was."""
         self._handing_over = True
-        if any(key in self._index for key in index_keys(facets)):
-            return True
-        return any(
-            key in self._index for departure in departures for key in index_keys(departure.facets)
-        )
+        wanted: frozenset[str] | None = None
+        for each in (facets, *(departure.facets for departure in departures)):
+            for index_key in index_keys(each):
+                for key in self._index.get(index_key, ()):
+                    wanted = key.large_columns if wanted is None else wanted | key.large_columns
+                    if wanted == LARGE_COLUMNS:
+                        return wanted
+        return wanted
 
     def begin(self, position: Position) -> None:
         """The changefeed starts here: subscribers come with snapshots of their own."""

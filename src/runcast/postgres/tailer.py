@@ -13,7 +13,7 @@ import asyncpg
 
 from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.position import Position
-from runcast.core.run import Departure, RunChange, RunFacets
+from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
 from runcast.errors import BackendError
 from runcast.ports import ChangeSink
@@ -27,6 +27,7 @@ Row: TypeAlias = "asyncpg.Record"
 
 _KEYS_A_READ = 5_000  # a window of more changes is read piece by piece
 _RUNS_A_READ = 100
+_NOTHING_LARGE: frozenset[str] = frozenset()
 _ANSWER_SECONDS = 10.0  # a database that takes longer is given up and connected to anew
 _CLOSE_SECONDS = 1.0
 _RETRY_SECONDS = (0.05, 3.0)
@@ -68,7 +69,7 @@ _WINDOW = f"""
     FROM (SELECT pg_current_snapshot()::text AS snapshot) AS here
     LEFT JOIN ({_KEYS} LIMIT {_KEYS_A_READ + 1}) AS found ON true
 """
-_RUNS = f"SELECT {run_columns()} FROM @schema@.runs WHERE id = ANY($1)"
+
 # After a crash of the server its new incarnation gets a number by whoever connects first.
 _INCARNATE = """
     INSERT INTO @schema@.incarnation (number) VALUES ($1) ON CONFLICT (singleton) DO NOTHING
@@ -97,6 +98,12 @@ class TailerCounts:
     reads: int = 0
     changes: int = 0
     reconnects: int = 0
+
+
+def _runs(large_columns: frozenset[str]) -> str:
+    """Read runs with some of their large columns."""
+    columns = run_columns(without=LARGE_COLUMNS - large_columns)
+    return f"SELECT {columns} FROM @schema@.runs WHERE id = ANY($1)"
 
 
 class PostgresTailer:
@@ -326,7 +333,7 @@ class PostgresTailer:
         return {
             run_id: (facets, sorted(departures, key=lambda departure: departure.version))
             for run_id, (facets, departures) in touched.items()
-            if self._sink.wants(facets, departures)
+            if self._sink.wants(facets, departures) is not None
         }
 
     async def _hydrate(
@@ -336,13 +343,18 @@ class PostgresTailer:
         wanted: dict[str, tuple[RunFacets, list[Departure]]],
     ) -> list[RunChange]:
         """
-        Read whole runs.
+        Read runs, and of their large columns those that somebody waits for.
 
         This may see them a little later than their keys were read. Then they come once more with
         the next window; a state that was sent is never followed by an older one.
         """
-        rows = await connection.fetch(self._sql(_RUNS), run_ids)
-        runs = {run.id: run for run in map(to_run, rows)}
+        runs: dict[str, Run] = {}
+        read: dict[str, frozenset[str]] = {}
+        while by_columns := self._unread(run_ids, wanted, read):  # somebody may come meanwhile
+            for columns, ids in by_columns.items():
+                rows = await connection.fetch(self._sql(_runs(columns)), ids)
+                runs.update((run.id, run) for run in map(to_run, rows))
+                read.update(dict.fromkeys(ids, columns))
         changes = []
         for run_id in run_ids:
             facets, departures = wanted[run_id]
@@ -350,6 +362,23 @@ class PostgresTailer:
             if run is not None or departures:
                 changes.append(RunChange(run.facets if run else facets, run, tuple(departures)))
         return changes
+
+    def _unread(
+        self,
+        run_ids: Sequence[str],
+        wanted: dict[str, tuple[RunFacets, list[Departure]]],
+        read: dict[str, frozenset[str]],
+    ) -> dict[frozenset[str], list[str]]:
+        """Say of which runs which large columns are still to be read."""
+        unread: dict[frozenset[str], list[str]] = {}
+        for run_id in run_ids:
+            known = read.get(run_id)
+            if known == LARGE_COLUMNS:
+                continue
+            columns = self._sink.wants(*wanted[run_id]) or _NOTHING_LARGE
+            if known is None or not columns <= known:
+                unread.setdefault(columns | (known or _NOTHING_LARGE), []).append(run_id)
+        return unread
 
     # -- the bell -------------------------------------------------------------------------------
 
