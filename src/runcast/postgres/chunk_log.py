@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName, StreamState
+from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName
 from runcast.errors import (
     BackendError,
     GatewayError,
@@ -15,7 +15,8 @@ from runcast.errors import (
     StreamFull,
     TooManyStreams,
 )
-from runcast.postgres.database import Database, Row, Transaction
+from runcast.postgres.chunk_reads import ChunkReads
+from runcast.postgres.database import Database, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,6 @@ _WRITE = """
     INSERT INTO @schema@.stream_writers (stream_id, writer, last_index)
     SELECT * FROM unnest($7::bigint[], $8::text[], $9::bigint[])
     ON CONFLICT (stream_id, writer) DO UPDATE SET last_index = EXCLUDED.last_index
-"""
-_STATE = """
-    SELECT id, first_index, next_index, closed_at IS NOT NULL AS closed,
-        EXISTS (SELECT FROM @schema@.stream_writers
-                WHERE stream_id = streams.id AND open_until > now()) AS has_open_writers
-    FROM @schema@.streams WHERE run_id = $1 AND key = $2
 """
 
 
@@ -107,6 +102,7 @@ class PostgresChunkLog:
         self._lease_seconds = lease_seconds
         self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
+        self._reads = ChunkReads(database)
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
         self._room = asyncio.Condition()
@@ -214,36 +210,7 @@ class PostgresChunkLog:
 
         A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
         """
-        rows = await self._database.fetch(
-            f"""WITH state AS ({_STATE}), page AS (
-                SELECT index, created_at, octet_length(data) AS size FROM @schema@.chunks, state
-                WHERE stream_id = state.id AND index >= $3 AND index < state.next_index
-                ORDER BY index LIMIT $4
-            ), weighed AS (
-                SELECT index, created_at, sum(size) OVER (ORDER BY index) AS bytes,
-                    row_number() OVER (ORDER BY index) AS place
-                FROM page
-            )
-            SELECT state.*, weighed.index, chunks.data,
-                (extract(epoch FROM weighed.created_at) * 1000)::bigint AS appended_at
-            FROM state
-            LEFT JOIN weighed ON weighed.bytes <= $5 OR weighed.place = 1
-            LEFT JOIN @schema@.chunks ON stream_id = state.id AND chunks.index = weighed.index
-            ORDER BY weighed.index""",
-            name.run_id,
-            name.key,
-            offset,
-            max_chunks,
-            max_bytes,
-        )
-        if not rows:
-            return ChunkPage((), StreamState())
-        chunks = [
-            Chunk(row["index"], row["data"], row["appended_at"])
-            for row in rows
-            if row["index"] is not None
-        ]
-        return ChunkPage(chunks, _state(rows[0]))
+        return await self._reads.read(name, offset, max_chunks=max_chunks, max_bytes=max_bytes)
 
     async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
         """
@@ -436,9 +403,3 @@ def _settle(appends: Sequence[_Append], error: GatewayError) -> None:
     for append in appends:
         if not append.done.done():
             append.done.set_exception(error)
-
-
-def _state(row: Row) -> StreamState:
-    return StreamState(
-        row["first_index"], row["next_index"], row["closed"], row["has_open_writers"]
-    )
