@@ -110,8 +110,13 @@ async def _run(benchmark: Benchmark, options: Options, record: Record, servers: 
     with _folder() as folder, console.status("starting") as status:
         async with AsyncExitStack() as stack:
             layout = benchmark.layout
-            bench = Bench(options, record, folder, layout, servers, status.update, stack)
+            say = status.update if console.is_terminal else _say
+            bench = Bench(options, record, folder, layout, servers, say, stack)
             await benchmark.run(bench)
+
+
+def _say(text: str) -> None:
+    console.print(text, highlight=False)
 
 
 @contextlib.contextmanager
