@@ -49,6 +49,7 @@ async def commits(
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     found = _COMMITS.search(said.decode())
     if found is None:
         raise BenchmarkError(f"pgbench failed:\n{errors.decode()[-2000:]}")
