@@ -64,7 +64,8 @@ EVENTS: dict[str, Callable[[Tailing], None]] = {
     "armed": lambda machine: machine.receive_armed(at(11, 9), lapsed=False, now=0.1),
     "armed, had lapsed": lambda machine: machine.receive_armed(at(11, 9), lapsed=True, now=0.1),
 }
-BUSY = 0.1 + PACE.busy
+SOON = 0.1 + PACE.quick
+LAST_GAP = PACE.quick * 2**PACE.empty_reads
 # Of every state and event: the next state, and when it is looked at again.
 TABLE: dict[str, dict[State, tuple[State, float]]] = {
     "connected": dict.fromkeys(State, (State.READING, 0.1)),
@@ -72,28 +73,28 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     "bell": {
         State.LOST: (State.LOST, NOWHERE),
         State.READING: (State.READING, 0.0),
-        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.WATCHING, 0.1),
         State.SLEEPING: (State.READING, 0.1),
     },
     "found": {
         State.LOST: (State.LOST, NOWHERE),
-        State.READING: (State.READING, BUSY),
-        State.ARMING: (State.READING, BUSY),
-        State.WATCHING: (State.READING, BUSY),
-        State.SLEEPING: (State.READING, BUSY),
+        State.READING: (State.READING, SOON),
+        State.ARMING: (State.READING, SOON),
+        State.WATCHING: (State.READING, SOON),
+        State.SLEEPING: (State.READING, SOON),
     },
     "empty, one still in flight": {
         State.LOST: (State.LOST, NOWHERE),
-        State.READING: (State.READING, 0.1 + PACE.busy * 2),
-        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.READING: (State.READING, 0.1 + PACE.quick * 2),
+        State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.WATCHING, 0.1 + PACE.watch * 1.5),
         State.SLEEPING: (State.SLEEPING, 0.1 + PACE.recheck),
     },
     "empty, all ended": {
         State.LOST: (State.LOST, NOWHERE),
-        State.READING: (State.READING, 0.1 + PACE.busy * 2),
-        State.ARMING: (State.ARMING, PACE.busy * 8),
+        State.READING: (State.READING, 0.1 + PACE.quick * 2),
+        State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.SLEEPING, PACE.recheck),
         State.SLEEPING: (State.SLEEPING, 0.1 + PACE.recheck),
     },
@@ -146,9 +147,21 @@ def test_the_next_step(state: State, now: float, step: Step) -> None:
 class TestPace:
     def test_busy_reads_follow_each_other_closely(self) -> None:
         machine = reading()
-        for now in (1.0, 2.0, 3.0):
-            machine.receive_window(5, at(10), now)
+        for now, found in ((1.0, 50), (2.0, PACE.few + 1), (3.0, 1000)):
+            machine.receive_window(found, at(10), now)
             assert machine.wake_at == pytest.approx(now + PACE.busy)
+
+    def test_the_less_there_is_the_sooner_it_is_read(self) -> None:
+        machine = reading()
+        for now, found in ((1.0, 1), (2.0, PACE.few)):
+            machine.receive_window(found, at(10), now)
+            assert machine.wake_at == pytest.approx(now + PACE.quick)
+
+    def test_after_much_an_empty_read_is_no_reason_to_hurry(self) -> None:
+        machine = reading()
+        machine.receive_window(50, at(10), 0.0)
+        machine.receive_window(0, at(10), 0.0)
+        assert machine.wake_at == pytest.approx(PACE.busy * 2)
 
     def test_empty_reads_come_less_often_and_then_the_bell_is_armed(self) -> None:
         machine = reading()
@@ -156,7 +169,7 @@ class TestPace:
         while machine.state is State.READING:
             machine.receive_window(0, at(10), 0.0)
             waits.append(machine.wake_at)
-        assert waits == pytest.approx([PACE.busy * 2, PACE.busy * 4, PACE.busy * 8])
+        assert waits == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4, 5)])
         assert machine.state is State.ARMING
 
     def test_something_found_begins_the_count_anew(self) -> None:
@@ -166,7 +179,7 @@ class TestPace:
         machine.receive_window(1, at(10), 0.0)
         machine.receive_window(0, at(10), 0.0)
         assert machine.state is State.READING
-        assert machine.wake_at == pytest.approx(PACE.busy * 2)
+        assert machine.wake_at == pytest.approx(PACE.quick * 2)
 
     def test_a_transaction_held_open_is_watched_ever_more_slowly(self) -> None:
         machine = watching()

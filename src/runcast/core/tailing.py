@@ -46,12 +46,18 @@ class Pace:
     """
     Intervals in seconds.
 
+    The next read comes after ``quick`` where the last one found ``few`` changes at most, after
+    ``busy`` where it found more: a read costs about as much for ten changes as for one. After an
+    empty one it comes twice as late, each time, until the bell is armed.
+
     ``armed`` is how long a bell stays set; it is set again every ``recheck``, and each time a
     read makes sure that nothing was missed.
     """
 
+    quick: float = 0.001
     busy: float = 0.005
-    empty_reads: int = 3
+    few: int = 3
+    empty_reads: int = 5
     watch: float = 0.02
     watch_longest: float = 0.25
     recheck: float = 1.0
@@ -64,6 +70,7 @@ class Tailing:
     __slots__ = (
         "_armed_at",
         "_empty",
+        "_gap",
         "_in_flight",
         "_interval",
         "_suspected_at",
@@ -79,6 +86,7 @@ class Tailing:
         self.wake_at = float("inf")
         self.misses = 0  # re-checks that found what no bell had told: should stay 0
         self._empty = 0
+        self._gap = self.pace.quick
         self._interval = 0.0
         self._armed_at = float("-inf")
         self._in_flight: Position | None = None
@@ -109,12 +117,14 @@ class Tailing:
         if found:
             if self.state is State.SLEEPING:
                 self._suspected_at = now
-            self._read_soon(now + self.pace.busy)
+            self._read_soon(now)
+            self._gap = self.pace.quick if found <= self.pace.few else self.pace.busy
+            self.wake_at += self._gap
             return
         match self.state:
             case State.READING:
                 self._empty += 1
-                self.wake_at = now + self.pace.busy * 2**self._empty
+                self.wake_at = now + self._gap * 2**self._empty
                 if self._empty >= self.pace.empty_reads:
                     self.state = State.ARMING
             case State.WATCHING:
@@ -158,6 +168,7 @@ class Tailing:
     def _read_soon(self, at: float) -> None:
         self.state = State.READING
         self._empty = 0
+        self._gap = self.pace.quick
         self.wake_at = at
 
     def _all_ended(self, position: Position) -> bool:
