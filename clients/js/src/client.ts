@@ -1,0 +1,224 @@
+// What an application makes once: the way to one gateway.
+
+import { Registry, type Source } from "./feed.js";
+import { GatewayLink, type Gateway } from "./gateway-link.js";
+import { request } from "./http.js";
+import type { ConnectionState, Link, TransportKind } from "./link.js";
+import { manyRuns, oneRun, type ManyRuns, type Subject } from "./request.js";
+import { runFeed, runsFeed, type RunFeed, type RunsFeed } from "./run-feed.js";
+import { RunSet } from "./run-set.js";
+import type { Store } from "./store.js";
+import { DEFAULT_STREAM, streamFeed, type StreamFeed, type StreamOptions } from "./stream-feed.js";
+import { StreamLog } from "./stream-log.js";
+import { Subscription, type Data } from "./subscription.js";
+import { TokenSource, type Token } from "./token-source.js";
+import type { Column, PartOf, PayloadOf, Run, RunStatus, StreamKey, TaskId } from "./types.js";
+
+export interface ClientOptions {
+  /** Address of the gateway, such as `https://runs.example.com`; that of the page if left out. */
+  readonly baseURL?: string;
+  /**
+   * A token, or a function that gives one. The function is asked when a token is needed, before the
+   * one it gave expires, and when that is refused.
+   */
+  readonly token: Token;
+  /** Ways to connect in order of preference; `["websocket", "sse"]` if left out. */
+  readonly transports?: readonly [TransportKind, ...TransportKind[]];
+  /** In place of the global ones. */
+  readonly fetch?: typeof fetch;
+  readonly WebSocket?: typeof WebSocket;
+}
+
+export interface FollowOptions {
+  /** Fields of runs that are not needed, such as `["payload", "output"]`. */
+  readonly skipColumns?: readonly Column[];
+  /** Tell of news at most once per so many milliseconds. */
+  readonly throttleMs?: number;
+}
+
+export interface TriggerOptions {
+  readonly idempotencyKey?: string;
+  readonly idempotencyKeyTTL?: string;
+  readonly tags?: readonly string[];
+  readonly metadata?: unknown;
+  readonly delay?: string;
+  readonly ttl?: string;
+  readonly queue?: { readonly name: string };
+  readonly concurrencyKey?: string;
+  readonly maxAttempts?: number;
+  readonly priority?: number;
+  readonly test?: boolean;
+}
+
+/** A run that was triggered, with a token that reads it. */
+export interface RunHandle<Id extends TaskId = TaskId> {
+  readonly id: string;
+  readonly isCached: boolean;
+  readonly publicAccessToken: string;
+  /** Only for the compiler. */
+  readonly taskIdentifier?: Id;
+}
+
+export interface ListQuery<Id extends TaskId = TaskId> {
+  readonly status?: RunStatus | readonly RunStatus[];
+  readonly task?: Id | readonly Id[];
+  readonly tag?: string | readonly string[];
+  readonly batch?: string;
+  /** Created within this time before now, such as `1d`. */
+  readonly period?: string;
+  /** Runs on a page, 25 if left out, at most 100. */
+  readonly size?: number;
+  readonly after?: string;
+  readonly before?: string;
+}
+
+/** Runs as lists have them: without payload and output. */
+export type ListedRun<Id extends TaskId = TaskId> = Omit<
+  Run<Id>,
+  "payload" | "output" | "error" | "revision" | "number" | "attemptCount"
+>;
+
+export interface RunPage<Id extends TaskId = TaskId> {
+  readonly data: readonly ListedRun<Id>[];
+  readonly pagination: { readonly next?: string; readonly previous?: string };
+}
+
+export interface Client {
+  /** Follow one run. It ends when the run is finished, unless it is told to `stay`. */
+  run<Id extends TaskId = TaskId>(
+    id: string,
+    options?: FollowOptions & { readonly stay?: boolean },
+  ): RunFeed<Id>;
+  /** Follow the runs of a batch, or those that have all of some tags, are of a task, or all. */
+  runs<Id extends TaskId = TaskId>(which: ManyRuns<Id>, options?: FollowOptions): RunsFeed<Id>;
+  /** Follow a stream of a run. */
+  stream<Part = unknown>(runId: string, key: string, options?: StreamOptions): StreamFeed<Part>;
+  stream<Id extends TaskId, Key extends StreamKey<Id>>(
+    runId: string,
+    key: Key,
+    options?: StreamOptions,
+  ): StreamFeed<PartOf<Id, Key>>;
+  /** Create a run of a task. */
+  trigger<Id extends TaskId>(
+    task: Id,
+    payload: PayloadOf<Id>,
+    options?: TriggerOptions,
+  ): Promise<RunHandle<Id>>;
+  /** Read one page of runs, newest first. */
+  list<Id extends TaskId = TaskId>(
+    query?: ListQuery<Id>,
+    signal?: AbortSignal,
+  ): Promise<RunPage<Id>>;
+  /** How the connection is. */
+  readonly connection: Store<ConnectionState>;
+  /** The same gateway with another token, over a connection of its own. */
+  withToken(token: Token): Client;
+  /** End all subscriptions and the connection. */
+  close(): void;
+}
+
+export function createClient(options: ClientOptions): Client {
+  const gateway = gatewayOf(options);
+  const link: Link = new GatewayLink(gateway);
+  const registry = new Registry();
+
+  function source<Kept extends Data>(
+    subject: Subject,
+    extra: object,
+    data: () => Kept,
+  ): Source<Kept> {
+    const key = JSON.stringify([subject, extra]);
+    return {
+      peek: () => registry.peek<Kept>(key),
+      obtain: () =>
+        registry.obtain(key, (onOver) => new Subscription(link, subject, data(), onOver)),
+    };
+  }
+
+  const client = {
+    run(id: string, { skipColumns, throttleMs, stay }: FollowOptions & { stay?: boolean } = {}) {
+      const subject = oneRun(id, skipColumns, stay);
+      return runFeed(
+        source(subject, {}, () => new RunSet()),
+        throttleMs,
+      );
+    },
+    runs(which: ManyRuns, { skipColumns, throttleMs }: FollowOptions = {}) {
+      const subject = manyRuns(which, skipColumns, Date.now());
+      return runsFeed(
+        source(subject, {}, () => new RunSet()),
+        throttleMs,
+      );
+    },
+    stream(runId: string, key: string, given: StreamOptions = {}) {
+      const chosen = { ...DEFAULT_STREAM, ...given };
+      const { from, maxParts, maxText } = chosen;
+      const subject = { stream: { run: runId, key } };
+      return streamFeed(
+        {
+          ...source(subject, { from, maxParts, maxText }, () => new StreamLog(from, chosen)),
+          page: (log) => new Subscription(link, subject, log),
+        },
+        chosen,
+      );
+    },
+    async trigger(task: string, payload: unknown, triggerOptions?: TriggerOptions) {
+      const path = `/api/v1/tasks/${encodeURIComponent(task)}/trigger`;
+      const body = { payload, ...(triggerOptions && { options: triggerOptions }) };
+      return (await request(gateway, "POST", path, body)) as RunHandle;
+    },
+    async list(query: ListQuery = {}, signal?: AbortSignal) {
+      return (await request(gateway, "GET", listPath(query), undefined, signal)) as RunPage;
+    },
+    connection: link.connection,
+    withToken: (token: Token) => createClient({ ...options, token }),
+    close() {
+      registry.leaveAll();
+      link.close();
+    },
+  };
+  return client as Client;
+}
+
+function gatewayOf(options: ClientOptions): Gateway {
+  const { location } = globalThis as Partial<typeof globalThis>;
+  const baseURL = options.baseURL ?? location?.origin;
+  if (!baseURL || !/^https?:\/\//.test(baseURL)) {
+    throw new TypeError(
+      'createClient needs the address of the gateway as `baseURL`, such as "https://…".',
+    );
+  }
+  const WebSocket = options.WebSocket ?? (globalThis as Partial<typeof globalThis>).WebSocket;
+  const wanted = options.transports ?? (["websocket", "sse"] as const);
+  const [first = "sse", ...others] = wanted.filter((kind) => kind === "sse" || WebSocket);
+  return {
+    baseURL: baseURL.replace(/\/+$/, ""),
+    tokens: new TokenSource(options.token),
+    // Called as a method it would not work in browsers.
+    fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+    WebSocket,
+    transports: [first, ...others],
+  };
+}
+
+const LIST_PARAMETERS = {
+  status: "filter[status]",
+  task: "filter[taskIdentifier]",
+  tag: "filter[tag]",
+  batch: "filter[batch]",
+  period: "filter[createdAt][period]",
+  size: "page[size]",
+  after: "page[after]",
+  before: "page[before]",
+} as const;
+
+function listPath(query: ListQuery): string {
+  const parameters = new URLSearchParams();
+  for (const [name, parameter] of Object.entries(LIST_PARAMETERS)) {
+    const value = query[name as keyof ListQuery];
+    if (value !== undefined)
+      parameters.set(parameter, Array.isArray(value) ? value.join() : String(value));
+  }
+  const text = parameters.toString();
+  return `/api/v1/runs${text && `?${text}`}`;
+}

@@ -1,0 +1,110 @@
+// Every way to fail, by its code, and what helps. Codes of the gateway: docs/protocol.md "Errors".
+
+/** Codes that the gateway sends. */
+export type GatewayCode =
+  | "internal_error"
+  | "unauthorized"
+  | "missing_token"
+  | "invalid_token"
+  | "expired_token"
+  | "insufficient_scope"
+  | "invalid_request"
+  | "invalid_parameter"
+  | "invalid_body"
+  | "invalid_selector"
+  | "invalid_cursor"
+  | "not_found"
+  | "method_not_allowed"
+  | "request_timeout"
+  | "payload_too_large"
+  | "unsupported_media_type"
+  | "unprocessable"
+  | "illegal_transition"
+  | "not_delayed"
+  | "limit_exceeded"
+  | "too_many_subscriptions"
+  | "too_many_connections"
+  | "slow_consumer"
+  | "backend_unavailable"
+  | "draining"
+  | "invalid_configuration"
+  | "one_time_token_spent"
+  | "position_lost"
+  | "stream_closed"
+  | "stream_full"
+  | "too_many_streams"
+  | "invalid_command";
+
+/**
+ * Codes of this package: the connection broke; nothing came over it, as when a proxy holds answers
+ * back; the token function failed; the answer made no sense; parts of a stream are missing.
+ */
+export type ClientCode =
+  "connection_lost" | "no_answer" | "token_unavailable" | "invalid_answer" | "stream_gap";
+
+/** What was wrong, as plain data. Newer gateways may send codes that are not listed. */
+export interface Problem {
+  readonly code: GatewayCode | ClientCode | (string & {});
+  readonly message: string;
+}
+
+/** What is thrown, and what a snapshot holds as `error` once nothing more will come. */
+export class RuncastError extends Error implements Problem {
+  override readonly name = "RuncastError";
+
+  constructor(
+    readonly code: Problem["code"],
+    message: string,
+  ) {
+    super(message);
+  }
+
+  static of(problem: Problem): RuncastError {
+    return new RuncastError(problem.code, problem.message);
+  }
+}
+
+/** What helps: ask again later, ask again without a position, a fresh token, or nothing. */
+export type Remedy = "retry" | "restart" | "renew" | "stop";
+
+const REMEDIES: Readonly<Record<string, Remedy>> = {
+  internal_error: "retry",
+  invalid_configuration: "retry",
+  request_timeout: "retry",
+  limit_exceeded: "retry",
+  too_many_subscriptions: "retry",
+  too_many_connections: "retry",
+  slow_consumer: "retry",
+  backend_unavailable: "retry",
+  draining: "retry",
+  connection_lost: "retry",
+  no_answer: "retry",
+  token_unavailable: "retry",
+  invalid_answer: "retry",
+  stream_gap: "retry",
+  position_lost: "restart",
+  invalid_cursor: "restart",
+  expired_token: "renew",
+};
+
+export function remedyFor(code: string): Remedy {
+  return REMEDIES[code] ?? "stop";
+}
+
+/** Read the body of a refused request; proxies answer as well, and not in our words. */
+export function problemOf(status: number, body: unknown): Problem {
+  const { code, error } = (body ?? {}) as { code?: unknown; error?: unknown };
+  return {
+    code: typeof code === "string" ? code : codeOf(status),
+    message: typeof error === "string" ? error : `The gateway answered ${String(status)}.`,
+  };
+}
+
+function codeOf(status: number): GatewayCode {
+  if (status === 401) return "unauthorized";
+  if (status === 403) return "insufficient_scope";
+  if (status === 404) return "not_found";
+  if (status === 408) return "request_timeout";
+  if (status === 429) return "limit_exceeded";
+  return status >= 500 ? "backend_unavailable" : "invalid_request";
+}

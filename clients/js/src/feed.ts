@@ -1,0 +1,89 @@
+// What an application holds of a subscription: a store of the newest state, and an iteration.
+
+import type { Store } from "./store.js";
+import type { Data, Progress, Subscription } from "./subscription.js";
+
+/**
+ * Nothing is asked for until somebody subscribes or iterates, and all who follow the same thing
+ * share one subscription.
+ */
+export interface Feed<Snapshot extends Progress, Item>
+  extends Store<Snapshot>, AsyncIterable<Item> {}
+
+/** Subscriptions that somebody follows, by what they ask for. */
+export class Registry {
+  readonly #known = new Map<string, Subscription<Data>>();
+
+  peek<Kept extends Data>(key: string): Subscription<Kept> | undefined {
+    return this.#known.get(key) as Subscription<Kept> | undefined;
+  }
+
+  /** `make` is given what to call once the subscription is over. */
+  obtain<Kept extends Data>(
+    key: string,
+    make: (onOver: () => void) => Subscription<Kept>,
+  ): Subscription<Kept> {
+    const known = this.peek<Kept>(key);
+    if (known) return known;
+    const made = make(() => {
+      if (this.#known.get(key) === made) this.#known.delete(key);
+    });
+    this.#known.set(key, made);
+    return made;
+  }
+
+  leaveAll(): void {
+    for (const subscription of [...this.#known.values()]) subscription.leave();
+  }
+}
+
+/** How to come by the subscription of a feed. */
+export interface Source<Kept extends Data> {
+  peek(): Subscription<Kept> | undefined;
+  obtain(): Subscription<Kept>;
+}
+
+/** A store over a subscription that is there while somebody subscribes; afterwards over its last state. */
+export function storeOf<Kept extends Data, Snapshot extends Progress>(
+  source: Source<Kept>,
+  view: (subscription: Subscription<Kept> | undefined) => Snapshot,
+): Store<Snapshot> {
+  let mine: Subscription<Kept> | undefined;
+  let followers = 0;
+  const idle = view(undefined);
+  return {
+    getSnapshot: () => {
+      const subscription = mine ?? source.peek();
+      return subscription ? snapshotOf(subscription, view) : idle;
+    },
+    subscribe: (listener) => {
+      if (followers++ === 0) mine = source.obtain();
+      const subscription = mine as Subscription<Kept>;
+      const unsubscribe = subscription.changes.subscribe(listener);
+      const leave = subscription.follow();
+      let left = false;
+      return () => {
+        if (left) return;
+        left = true;
+        followers -= 1;
+        unsubscribe();
+        leave();
+      };
+    },
+  };
+}
+
+const snapshots = new WeakMap<object, { at: number; snapshot: unknown }>();
+
+/** Made once for each change, whoever looks. */
+function snapshotOf<Kept extends Data, Snapshot>(
+  subscription: Subscription<Kept>,
+  view: (subscription: Subscription<Kept>) => Snapshot,
+): Snapshot {
+  const at = subscription.changes.getSnapshot();
+  const known = snapshots.get(subscription);
+  if (known?.at === at) return known.snapshot as Snapshot;
+  const snapshot = view(subscription);
+  snapshots.set(subscription, { at, snapshot });
+  return snapshot;
+}

@@ -1,0 +1,34 @@
+// The seam between subscriptions and whatever brings them their frames.
+
+import type { Problem } from "./errors.js";
+import type { Frame } from "./frame.js";
+import type { Request } from "./request.js";
+import type { Store } from "./store.js";
+
+export interface Link {
+  /**
+   * Ask for something. `receive` is called later, never from within, and for the last time with
+   * `end`, `problem` or `lost`; whoever wants to go on asks again, and is served when it can be.
+   *
+   * Gives a function that tells the gateway to stop; nothing is received after it.
+   */
+  open(request: Request, receive: (frame: Frame) => void): () => void;
+  readonly connection: Store<ConnectionState>;
+  /** Let go of the connection for good. */
+  close(): void;
+}
+
+export type TransportKind = "websocket" | "sse";
+
+export interface ConnectionState {
+  /**
+   * `idle`: nothing is asked for. `waiting`: for the next attempt. `refused`: the gateway does not
+   * accept the token; the next request is the next attempt. `shared`: another tab has it.
+   */
+  readonly status: "idle" | "connecting" | "open" | "waiting" | "refused" | "shared";
+  readonly transport?: TransportKind;
+  /** Connections since the first that were made. */
+  readonly reconnects: number;
+  /** What ended the last connection, or hinders the next one. */
+  readonly problem?: Problem;
+}

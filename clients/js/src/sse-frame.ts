@@ -1,0 +1,50 @@
+// Events of an event stream in the form of messages.
+
+import type { ConnectionFrame, Frame } from "./frame.js";
+import type { ServerSentEvent } from "./sse-parser.js";
+
+/**
+ * Read one event of an event stream as the message that it would be on a WebSocket.
+ *
+ * @throws SyntaxError if its data should be JSON, and is none.
+ */
+export function decodeEvent({
+  type,
+  data,
+  id,
+}: ServerSentEvent): Frame | ConnectionFrame | undefined {
+  if (type === "message") return { type: "parts", offset: offsetOf(id), parts: [partOf(data)] };
+  const cursor = id ? { cursor: id } : undefined;
+  if (type === "id") return cursor && { type: "cursor", ...cursor };
+  const value = JSON.parse(data) as object;
+  switch (type) {
+    case "up-to-date":
+      return { type, ...cursor, ...value };
+    case "expired":
+      return { type };
+    case "run":
+    case "gone":
+    case "reset":
+    case "end":
+    case "problem":
+    case "reconnect":
+      return { type, ...cursor, [type]: value } as Frame | ConnectionFrame;
+    default:
+      return undefined;
+  }
+}
+
+/** A chunk that is not JSON is a text, on every transport. */
+function partOf(data: string): unknown {
+  try {
+    return JSON.parse(data);
+  } catch {
+    return data;
+  }
+}
+
+function offsetOf(id: string | undefined): number {
+  const offset = Number(id?.split("-")[1]);
+  if (!Number.isSafeInteger(offset)) throw new SyntaxError("A part came without its offset.");
+  return offset;
+}

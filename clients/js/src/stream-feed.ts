@@ -1,0 +1,80 @@
+// One stream, as an application follows it.
+
+import { storeOf, type Feed, type Source } from "./feed.js";
+import { throttled } from "./store.js";
+import type { StreamLog } from "./stream-log.js";
+import { readParts } from "./stream-reader.js";
+import { textOf } from "./stream-text.js";
+import { NOT_FOLLOWED, type Progress, type Subscription } from "./subscription.js";
+
+export interface StreamOptions {
+  /** Where to begin: the first part there is, the next one to come, or an offset. */
+  readonly from?: "start" | "latest" | number;
+  /** How many parts to keep, 1000 if not said; the newest ones are. */
+  readonly maxParts?: number;
+  /** How many characters of text to keep, a million if not said. */
+  readonly maxText?: number;
+  /** Tell of news at most once per so many milliseconds. */
+  readonly throttleMs?: number;
+}
+
+export interface StreamSnapshot<Part = unknown> extends Progress {
+  /** The newest parts, oldest first. */
+  readonly parts: readonly Part[];
+  /** Offset of the first of them. */
+  readonly firstOffset: number;
+  /** The text of all parts that came, also of those that are not kept; see `textOf`. */
+  readonly text: string;
+  /** Whether the text lacks its beginning, because it is longer than may be kept. */
+  readonly isTextCut: boolean;
+}
+
+/**
+ * Iterating gives every part in order, each once. A reader that is slower than its writer holds
+ * nobody up, and misses nothing: it reads from the gateway again what is not kept here any more.
+ */
+export interface StreamFeed<Part = unknown> extends Feed<StreamSnapshot<Part>, Part> {
+  /** All text so far as one piece, then what is added. */
+  text(): AsyncIterable<string>;
+}
+
+export const DEFAULT_STREAM = { from: "start", maxParts: 1000, maxText: 1_000_000 } as const;
+
+export interface StreamSource extends Source<StreamLog> {
+  /** A subscription of one reader alone. */
+  page(log: StreamLog): Subscription<StreamLog>;
+}
+
+export function streamFeed(
+  source: StreamSource,
+  {
+    from,
+    maxParts,
+    throttleMs,
+  }: Required<Pick<StreamOptions, "from" | "maxParts">> & StreamOptions,
+): StreamFeed {
+  const batches = () => readParts(source, from, maxParts);
+  return {
+    ...throttled(storeOf(source, streamSnapshot), throttleMs),
+    async *[Symbol.asyncIterator]() {
+      for await (const parts of batches()) yield* parts;
+    },
+    async *text() {
+      for await (const parts of batches()) {
+        const text = parts.map(textOf).join("");
+        if (text !== "") yield text;
+      }
+    },
+  };
+}
+
+function streamSnapshot(subscription: Subscription<StreamLog> | undefined): StreamSnapshot {
+  const log = subscription?.data;
+  return {
+    ...(subscription?.progress ?? NOT_FOLLOWED),
+    parts: log?.partsFrom(0) ?? [],
+    firstOffset: log?.first ?? 0,
+    text: log?.text ?? "",
+    isTextCut: log?.isTextCut ?? false,
+  };
+}
