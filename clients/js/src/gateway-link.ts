@@ -50,11 +50,12 @@ export class GatewayLink implements Link {
   readonly #choice: TransportChoice;
   readonly #connection = new Cell<ConnectionState>({ status: "idle", reconnects: -1 });
   readonly #asked = new Map<string, Asked>();
-  readonly #stopListening: () => void;
+  #stopListening: (() => void) | undefined;
   #lastId = 0;
   /** The connection that is made or there; what an earlier one says is of no interest. */
   #current: Attempt | undefined;
-  #attempt = 0;
+  #attempt = 0; // connections lost, and tokens expired, since something was up to date
+  #expiries = 0;
   #refusals = 0; // of newer tokens, one after the other
   readonly #timers = new Timers<"retry" | "linger" | "renew" | "better">();
 
@@ -62,17 +63,6 @@ export class GatewayLink implements Link {
     this.#gateway = gateway;
     this.#choice = new TransportChoice(gateway.transports);
     this.connection = this.#connection;
-    this.#stopListening = listenToPage({
-      back: (isNewNetwork) => {
-        this.#back(isNewNetwork);
-      },
-      away: () => {
-        this.#drop(
-          { code: "connection_lost", message: "The page was put away." },
-          LONGEST_DELAY_MS,
-        );
-      },
-    });
   }
 
   open(request: Request, receive: (frame: Frame) => void): () => void {
@@ -89,11 +79,8 @@ export class GatewayLink implements Link {
   }
 
   close(): void {
-    this.#stopListening();
-    this.#timers.clear("retry", "linger", "renew", "better");
-    this.#current?.transport?.close();
-    this.#current = undefined;
     this.#asked.clear();
+    this.#sleep();
   }
 
   // -- making connections -------------------------------------------------------------------------
@@ -103,6 +90,7 @@ export class GatewayLink implements Link {
     const mine: Attempt = { kind };
     this.#current = mine;
     this.#show("connecting");
+    this.#stopListening ??= this.#listen();
     const isFresh = this.#gateway.tokens.renewable && !this.#gateway.tokens.isKnown;
     this.#gateway.tokens.get().then(
       (token) => {
@@ -162,7 +150,7 @@ export class GatewayLink implements Link {
     const asked = this.#asked.get(id);
     if (!asked) return;
     if (frame.type === "end" || frame.type === "problem") this.#asked.delete(id);
-    if (frame.type === "up-to-date") this.#attempt = 0;
+    if (frame.type === "up-to-date") this.#attempt = this.#expiries = 0;
     asked.receive(frame);
     if (this.#asked.size === 0) this.#rest();
   };
@@ -236,8 +224,8 @@ export class GatewayLink implements Link {
         if (tokens.renewable) {
           if (current.token !== undefined) tokens.spend(current.token);
           // At once, unless tokens come that expire before anything could be done with them.
-          this.#endWith(EXPIRED, this.#attempt === 0 ? 0 : delayBefore(this.#attempt));
-          this.#attempt += 1;
+          this.#endWith(EXPIRED, this.#expiries === 0 ? 0 : delayBefore(this.#expiries));
+          this.#expiries += 1;
         } else this.#refuse(EXPIRED);
         break;
       case "refused":
@@ -256,7 +244,7 @@ export class GatewayLink implements Link {
     this.#disconnect();
     this.#timers.after("retry", delay, () => {
       if (this.#asked.size > 0) this.#connect();
-      else this.#show("idle");
+      else this.#sleep();
     });
     this.#show("waiting", problem);
     // They ask again at once, which is why all are taken out first.
@@ -283,14 +271,34 @@ export class GatewayLink implements Link {
   /** Nothing is asked for any more: keep the connection for a moment. */
   #rest(): void {
     this.#timers.after("linger", LINGER_MS, () => {
-      this.#current?.transport?.close();
-      this.#disconnect();
-      this.#timers.clear("retry");
-      this.#show("idle");
+      this.#sleep();
     });
   }
 
+  #sleep(): void {
+    this.#current?.transport?.close();
+    this.#disconnect();
+    this.#timers.clear("retry", "linger");
+    this.#stopListening?.();
+    this.#stopListening = undefined;
+    this.#show("idle");
+  }
+
   // -- the page -----------------------------------------------------------------------------------
+
+  #listen(): () => void {
+    return listenToPage({
+      back: (isNewNetwork) => {
+        this.#back(isNewNetwork);
+      },
+      away: () => {
+        this.#drop(
+          { code: "connection_lost", message: "The page was put away." },
+          LONGEST_DELAY_MS,
+        );
+      },
+    });
+  }
 
   #back(isNewNetwork: boolean): void {
     if (isNewNetwork) this.#choice.forget();

@@ -23,33 +23,33 @@ export interface RunsSnapshot<Id extends TaskId = TaskId> extends Progress {
 export type RunFeed<Id extends TaskId = TaskId> = Feed<RunSnapshot<Id>, Run<Id>>;
 export type RunsFeed<Id extends TaskId = TaskId> = Feed<RunsSnapshot<Id>, Run<Id>>;
 
+export const NO_RUN: RunSnapshot = { ...NOT_FOLLOWED, run: undefined };
+export const NO_RUNS: RunsSnapshot = { ...NOT_FOLLOWED, runs: [] };
+
 export function runFeed(source: Source<RunSet>, throttleMs?: number): RunFeed {
   return {
     ...throttled(storeOf(source, runSnapshot), throttleMs),
-    [Symbol.asyncIterator]: () => changedRuns(source.obtain()),
+    [Symbol.asyncIterator]: () => changedRuns(source),
   };
 }
 
 export function runsFeed(source: Source<RunSet>, throttleMs?: number): RunsFeed {
   return {
     ...throttled(storeOf(source, runsSnapshot), throttleMs),
-    [Symbol.asyncIterator]: () => changedRuns(source.obtain()),
+    [Symbol.asyncIterator]: () => changedRuns(source),
   };
 }
 
 function runSnapshot(subscription: Subscription<RunSet> | undefined): RunSnapshot {
-  const { data, progress } = subscription ?? { data: undefined, progress: NOT_FOLLOWED };
-  return { ...progress, run: data?.runs[0] };
+  return subscription ? { ...subscription.progress, run: subscription.data.runs[0] } : NO_RUN;
 }
 
 function runsSnapshot(subscription: Subscription<RunSet> | undefined): RunsSnapshot {
-  const { data, progress } = subscription ?? { data: undefined, progress: NOT_FOLLOWED };
-  return { ...progress, runs: data?.runs ?? [] };
+  return subscription ? { ...subscription.progress, runs: subscription.data.runs } : NO_RUNS;
 }
 
-async function* changedRuns(
-  subscription: Subscription<RunSet>,
-): AsyncGenerator<Run, void, undefined> {
+async function* changedRuns(source: Source<RunSet>): AsyncGenerator<Run, void, undefined> {
+  const subscription = source.obtain();
   const leave = subscription.follow();
   const seen = new WeakSet<Run>();
   try {

@@ -40,6 +40,14 @@ export interface StreamFeed<Part = unknown> extends Feed<StreamSnapshot<Part>, P
 
 export const DEFAULT_STREAM = { from: "start", maxParts: 1000, maxText: 1_000_000 } as const;
 
+export const NO_STREAM: StreamSnapshot = {
+  ...NOT_FOLLOWED,
+  parts: [],
+  firstOffset: 0,
+  text: "",
+  isTextCut: false,
+};
+
 export interface StreamSource extends Source<StreamLog> {
   /** A subscription of one reader alone. */
   page(log: StreamLog): Subscription<StreamLog>;
@@ -69,12 +77,13 @@ export function streamFeed(
 }
 
 function streamSnapshot(subscription: Subscription<StreamLog> | undefined): StreamSnapshot {
-  const log = subscription?.data;
+  if (!subscription) return NO_STREAM;
+  const { data: log, progress } = subscription;
   return {
-    ...(subscription?.progress ?? NOT_FOLLOWED),
-    parts: log?.partsFrom(0) ?? [],
-    firstOffset: log?.first ?? 0,
-    text: log?.text ?? "",
-    isTextCut: log?.isTextCut ?? false,
+    ...progress,
+    parts: log.partsFrom(log.first),
+    firstOffset: log.first,
+    text: log.text,
+    isTextCut: log.isTextCut,
   };
 }

@@ -1,7 +1,6 @@
 // What an application sees of runs, and how it declares its tasks.
 
-/* eslint-disable @typescript-eslint/no-duplicate-type-constituents,
-   @typescript-eslint/no-redundant-type-constituents --
+/* eslint-disable @typescript-eslint/no-redundant-type-constituents --
    nothing is declared here, so that these types are simpler than in applications. */
 
 /** What a task takes and gives; all of it is unknown where it is not declared. */

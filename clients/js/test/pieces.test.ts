@@ -77,6 +77,13 @@ describe("a set of runs", () => {
     expect(set.position).toEqual({ cursor: "c2" });
   });
 
+  test("forgets its position with its runs", () => {
+    const set = new RunSet();
+    set.take({ type: "run", run: aRun(), cursor: "c1" });
+    set.forget();
+    expect([set.runs, set.position]).toEqual([[], {}]);
+  });
+
   test("a run that left can come back", () => {
     const set = new RunSet();
     set.take({ type: "run", run: aRun() });
