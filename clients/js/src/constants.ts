@@ -24,7 +24,10 @@ export const LONGEST_SET_ASIDE_MS = 3_600_000;
 
 /** How long the application's token function may take. */
 export const TOKEN_MS = 30_000;
-/** A fresh token is asked for when a quarter of the time is left, and at most this long before. */
-export const RENEW_AHEAD_MS = 60_000;
+/**
+ * A fresh token is asked for when a quarter of the time is left, but at most a minute, and at least
+ * two seconds before the end: the gateway ends a connection a little early.
+ */
+export const RENEW_AHEAD_MS = [2_000, 60_000] as const;
 /** Timers of browsers cannot wait for longer. */
 export const LONGEST_TIMER_MS = 0x7fff_ffff;

@@ -173,8 +173,9 @@ export class GatewayLink implements Link {
     if (expiresAt === undefined) return;
     const left = expiresAt * 1000 - Date.now();
     // Not if this machine's clock is wrong: then the gateway says when the token is over.
-    if (left > 0)
-      this.#renewIn(Math.max(left - Math.min(left / 4, RENEW_AHEAD_MS), FIRST_DELAY_MS));
+    if (left <= 0) return;
+    const [least, most] = RENEW_AHEAD_MS;
+    this.#renewIn(Math.max(left - Math.min(Math.max(left / 4, least), most), FIRST_DELAY_MS));
   };
 
   // -- the token ----------------------------------------------------------------------------------

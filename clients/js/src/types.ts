@@ -26,7 +26,7 @@ export interface Register {}
 
 export type Tasks = Register extends { tasks: infer Declared }
   ? Declared
-  : Record<string, TaskTypes>;
+  : Record<string, { streams: Record<string, unknown> }>;
 export type TaskId = keyof Tasks & string;
 
 type Field<Task, Name extends string> =

@@ -21,7 +21,7 @@ declare module "../src/types.js" {
         streams: { llm: string; steps: { name: string } };
       };
       resize: { payload: { width: number }; output: null };
-      hello: Record<never, never>;
+      hello: { payload: unknown };
     };
   }
 }
@@ -81,16 +81,18 @@ test("payloads are checked, and outputs known", () => {
   const { followed } = useTriggeredRun("summarize");
   expectTypeOf(followed.run?.output).toEqualTypeOf<{ summary: string } | undefined>();
   // @ts-expect-error the payload has a url
-  (() => client.trigger("summarize", { uri: "x" }));
+  const send = () => client.trigger("summarize", { uri: "x" });
+  expectTypeOf(send).toBeFunction();
 });
 
 test("iterating gives what is followed", () => {
-  (async () => {
+  const iterate = async () => {
     for await (const run of client.run<"summarize">("run_1")) {
       expectTypeOf(run.payload).toEqualTypeOf<{ url: string } | null | undefined>();
     }
     for await (const part of client.stream<"summarize", "llm">("run_1", "llm")) {
       expectTypeOf(part).toEqualTypeOf<string>();
     }
-  });
+  };
+  expectTypeOf(iterate).toBeFunction();
 });

@@ -56,8 +56,7 @@ function openBoth(
     const stops = new Map<string, () => void>();
     const followNew = () => {
       for (const key of run.getSnapshot().run?.streams ?? []) {
-        if (stops.has(key) || (options.keys && !(options.keys).includes(key)))
-          continue;
+        if (stops.has(key) || (options.keys && !options.keys.includes(key))) continue;
         const stream = streams.get(key) ?? client.stream(id, key, options);
         streams.set(key, stream);
         stops.set(key, stream.subscribe(listener));

@@ -1,0 +1,40 @@
+// What a page loads for this package, minified and gzipped.
+
+import { build } from "esbuild";
+import { gzipSync } from "node:zlib";
+import { expect, test } from "vitest";
+
+const SRC = new URL("../src/", import.meta.url).pathname;
+
+async function sizeOf(code: string, external: string[]): Promise<number> {
+  const { outputFiles } = await build({
+    stdin: { contents: code, resolveDir: SRC, loader: "ts" },
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    external,
+    write: false,
+  });
+  return gzipSync(outputFiles[0]?.contents ?? "", { level: 9 }).length;
+}
+
+// Loaded when they are needed: see gateway-link.ts.
+const LATER = ["./sse-transport.js"];
+
+test("the core has less than 8 kB", async () => {
+  expect(await sizeOf('export * from "./index.js"', LATER)).toBeLessThan(8000);
+});
+
+test("the fallback adds less than 2.5 kB where it is needed", async () => {
+  expect(await sizeOf('export * from "./sse-transport.js"', [])).toBeLessThan(2500);
+});
+
+test("the hooks have less than 3 kB", async () => {
+  const code = 'export * from "./react/index.js"';
+  expect(await sizeOf(code, ["react", "../index.js"])).toBeLessThan(3000);
+});
+
+test("what is not used is not loaded", async () => {
+  expect(await sizeOf('export { textOf } from "./index.js"', LATER)).toBeLessThan(500);
+});
