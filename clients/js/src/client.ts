@@ -2,17 +2,18 @@
 
 import { Registry, type Source } from "./feed.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
-import { request } from "./http.js";
+import type { ListQuery, RunHandle, RunPage, TriggerOptions } from "./http.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import { manyRuns, oneRun, type ManyRuns, type Subject } from "./request.js";
 import { runFeed, runsFeed, type RunFeed, type RunsFeed } from "./run-feed.js";
 import { RunSet } from "./run-set.js";
+import { hasTabs, SharedLink } from "./shared-link.js";
 import type { Store } from "./store.js";
 import { DEFAULT_STREAM, streamFeed, type StreamFeed, type StreamOptions } from "./stream-feed.js";
 import { StreamLog } from "./stream-log.js";
 import { Subscription, type Data } from "./subscription.js";
 import { TokenSource, type Token } from "./token-source.js";
-import type { Column, PartOf, PayloadOf, Run, RunStatus, StreamKey, TaskId } from "./types.js";
+import type { Column, PartOf, PayloadOf, StreamKey, TaskId } from "./types.js";
 
 export interface ClientOptions {
   /** Address of the gateway, such as `https://runs.example.com`; that of the page if left out. */
@@ -24,6 +25,8 @@ export interface ClientOptions {
   readonly token: Token;
   /** Ways to connect in order of preference; `["websocket", "sse"]` if left out. */
   readonly transports?: readonly [TransportKind, ...TransportKind[]];
+  /** Share the connection with other tabs of this origin; true if left out. */
+  readonly shareTabs?: boolean;
   /** In place of the global ones. */
   readonly fetch?: typeof fetch;
   readonly WebSocket?: typeof WebSocket;
@@ -34,53 +37,6 @@ export interface FollowOptions {
   readonly skipColumns?: readonly Column[];
   /** Tell of news at most once per so many milliseconds. */
   readonly throttleMs?: number;
-}
-
-export interface TriggerOptions {
-  readonly idempotencyKey?: string;
-  readonly idempotencyKeyTTL?: string;
-  readonly tags?: readonly string[];
-  readonly metadata?: unknown;
-  readonly delay?: string;
-  readonly ttl?: string;
-  readonly queue?: { readonly name: string };
-  readonly concurrencyKey?: string;
-  readonly maxAttempts?: number;
-  readonly priority?: number;
-  readonly test?: boolean;
-}
-
-/** A run that was triggered, with a token that reads it. */
-export interface RunHandle<Id extends TaskId = TaskId> {
-  readonly id: string;
-  readonly isCached: boolean;
-  readonly publicAccessToken: string;
-  /** Only for the compiler. */
-  readonly taskIdentifier?: Id;
-}
-
-export interface ListQuery<Id extends TaskId = TaskId> {
-  readonly status?: RunStatus | readonly RunStatus[];
-  readonly task?: Id | readonly Id[];
-  readonly tag?: string | readonly string[];
-  readonly batch?: string;
-  /** Created within this time before now, such as `1d`. */
-  readonly period?: string;
-  /** Runs on a page, 25 if left out, at most 100. */
-  readonly size?: number;
-  readonly after?: string;
-  readonly before?: string;
-}
-
-/** Runs as lists have them: without payload and output. */
-export type ListedRun<Id extends TaskId = TaskId> = Omit<
-  Run<Id>,
-  "payload" | "output" | "error" | "revision" | "number" | "attemptCount"
->;
-
-export interface RunPage<Id extends TaskId = TaskId> {
-  readonly data: readonly ListedRun<Id>[];
-  readonly pagination: { readonly next?: string; readonly previous?: string };
 }
 
 export interface Client {
@@ -119,7 +75,8 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client {
   const gateway = gatewayOf(options);
-  const link: Link = new GatewayLink(gateway);
+  const mayShare = options.shareTabs !== false && hasTabs();
+  const link: Link = mayShare ? new SharedLink(gateway) : new GatewayLink(gateway);
   const registry = new Registry();
 
   function source<Kept extends Data>(
@@ -162,14 +119,11 @@ export function createClient(options: ClientOptions): Client {
         chosen,
       );
     },
-    async trigger(task: string, payload: unknown, triggerOptions?: TriggerOptions) {
-      const path = `/api/v1/tasks/${encodeURIComponent(task)}/trigger`;
-      const body = { payload, ...(triggerOptions && { options: triggerOptions }) };
-      return (await request(gateway, "POST", path, body)) as RunHandle;
-    },
-    async list(query: ListQuery = {}, signal?: AbortSignal) {
-      return (await request(gateway, "GET", listPath(query), undefined, signal)) as RunPage;
-    },
+    // Loaded when it is needed, as most pages only follow.
+    trigger: async (task: string, payload: unknown, triggerOptions?: TriggerOptions) =>
+      (await import("./http.js")).trigger(gateway, task, payload, triggerOptions),
+    list: async (query?: ListQuery, signal?: AbortSignal) =>
+      (await import("./http.js")).list(gateway, query, signal),
     connection: link.connection,
     withToken: (token: Token) => createClient({ ...options, token }),
     close() {
@@ -199,26 +153,4 @@ function gatewayOf(options: ClientOptions): Gateway {
     WebSocket,
     transports: [first, ...others],
   };
-}
-
-const LIST_PARAMETERS = {
-  status: "filter[status]",
-  task: "filter[taskIdentifier]",
-  tag: "filter[tag]",
-  batch: "filter[batch]",
-  period: "filter[createdAt][period]",
-  size: "page[size]",
-  after: "page[after]",
-  before: "page[before]",
-} as const;
-
-function listPath(query: ListQuery): string {
-  const parameters = new URLSearchParams();
-  for (const [name, parameter] of Object.entries(LIST_PARAMETERS)) {
-    const value = query[name as keyof ListQuery];
-    if (value !== undefined)
-      parameters.set(parameter, Array.isArray(value) ? value.join() : String(value));
-  }
-  const text = parameters.toString();
-  return `/api/v1/runs${text && `?${text}`}`;
 }

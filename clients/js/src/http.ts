@@ -1,9 +1,57 @@
-// Single requests to the gateway.
+// Triggering and listing: single requests to the gateway.
 
 import { problemOf, RuncastError } from "./errors.js";
 import type { TokenSource } from "./token-source.js";
+import type { Run, RunStatus, TaskId } from "./types.js";
 
-export interface Http {
+export interface TriggerOptions {
+  readonly idempotencyKey?: string;
+  readonly idempotencyKeyTTL?: string;
+  readonly tags?: readonly string[];
+  readonly metadata?: unknown;
+  readonly delay?: string;
+  readonly ttl?: string;
+  readonly queue?: { readonly name: string };
+  readonly concurrencyKey?: string;
+  readonly maxAttempts?: number;
+  readonly priority?: number;
+  readonly test?: boolean;
+}
+
+/** A run that was triggered, with a token that reads it. */
+export interface RunHandle<Id extends TaskId = TaskId> {
+  readonly id: string;
+  readonly isCached: boolean;
+  readonly publicAccessToken: string;
+  /** Only for the compiler. */
+  readonly taskIdentifier?: Id;
+}
+
+export interface ListQuery<Id extends TaskId = TaskId> {
+  readonly status?: RunStatus | readonly RunStatus[];
+  readonly task?: Id | readonly Id[];
+  readonly tag?: string | readonly string[];
+  readonly batch?: string;
+  /** Created within this time before now, such as `1d`. */
+  readonly period?: string;
+  /** Runs on a page, 25 if left out, at most 100. */
+  readonly size?: number;
+  readonly after?: string;
+  readonly before?: string;
+}
+
+/** Runs as lists have them: without payload and output. */
+export type ListedRun<Id extends TaskId = TaskId> = Omit<
+  Run<Id>,
+  "payload" | "output" | "error" | "revision" | "number" | "attemptCount"
+>;
+
+export interface RunPage<Id extends TaskId = TaskId> {
+  readonly data: readonly ListedRun<Id>[];
+  readonly pagination: { readonly next?: string; readonly previous?: string };
+}
+
+interface Http {
   readonly baseURL: string;
   readonly tokens: TokenSource;
   readonly fetch: typeof fetch;
@@ -14,7 +62,7 @@ export interface Http {
  *
  * @throws RuncastError with the gateway's code; `connection_lost` if there was no answer.
  */
-export async function request(
+async function request(
   { baseURL, tokens, fetch }: Http,
   method: string,
   path: string,
@@ -49,4 +97,45 @@ export async function request(
     }
     throw RuncastError.of(problemOf(response.status, answer));
   }
+}
+
+export async function trigger(
+  http: Http,
+  task: string,
+  payload: unknown,
+  options?: TriggerOptions,
+): Promise<RunHandle> {
+  const path = `/api/v1/tasks/${encodeURIComponent(task)}/trigger`;
+  const body = { payload, ...(options && { options }) };
+  return (await request(http, "POST", path, body)) as RunHandle;
+}
+
+export async function list(
+  http: Http,
+  query: ListQuery = {},
+  signal?: AbortSignal,
+): Promise<RunPage> {
+  return (await request(http, "GET", listPath(query), undefined, signal)) as RunPage;
+}
+
+const LIST_PARAMETERS = {
+  status: "filter[status]",
+  task: "filter[taskIdentifier]",
+  tag: "filter[tag]",
+  batch: "filter[batch]",
+  period: "filter[createdAt][period]",
+  size: "page[size]",
+  after: "page[after]",
+  before: "page[before]",
+} as const;
+
+function listPath(query: ListQuery): string {
+  const parameters = new URLSearchParams();
+  for (const [name, parameter] of Object.entries(LIST_PARAMETERS)) {
+    const value = query[name as keyof ListQuery];
+    if (value !== undefined)
+      parameters.set(parameter, Array.isArray(value) ? value.join() : String(value));
+  }
+  const text = parameters.toString();
+  return `/api/v1/runs${text && `?${text}`}`;
 }

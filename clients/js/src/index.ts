@@ -1,19 +1,10 @@
 // What `@runcast/client` gives people.
 
-export {
-  createClient,
-  type Client,
-  type ClientOptions,
-  type FollowOptions,
-  type ListedRun,
-  type ListQuery,
-  type RunHandle,
-  type RunPage,
-  type TriggerOptions,
-} from "./client.js";
+export { createClient, type Client, type ClientOptions, type FollowOptions } from "./client.js";
 export { RuncastError, type ClientCode, type GatewayCode, type Problem } from "./errors.js";
 export type { Feed } from "./feed.js";
 export type { EndReason, Reset } from "./frame.js";
+export type { ListedRun, ListQuery, RunHandle, RunPage, TriggerOptions } from "./http.js";
 export type { ConnectionState, TransportKind } from "./link.js";
 export type { ManyRuns } from "./request.js";
 export type { RunFeed, RunsFeed, RunSnapshot, RunsSnapshot } from "./run-feed.js";

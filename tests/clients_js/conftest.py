@@ -1,0 +1,73 @@
+"""The built package of clients/js, and a gateway for it."""
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.needs import missing
+from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
+
+PACKAGE = Path(__file__).parents[2] / "clients" / "js"
+
+
+@pytest.fixture(scope="session")
+def npm(node: Path) -> str:
+    """Path of npm, with the package's tools installed as its lock file says."""
+    npm = shutil.which("npm") or missing("npm", "install it beside Node.js")
+    lock = hashlib.sha256((PACKAGE / "package-lock.json").read_bytes()).hexdigest()
+    with _alone():
+        _once("node_modules/.runcast-lock", lock, [npm, "ci", "--ignore-scripts"])
+    return npm
+
+
+@pytest.fixture(scope="session")
+def built(node: Path, npm: str) -> Path:
+    """Path of node, once the package is built from the sources of now."""
+    sources = hashlib.sha256((PACKAGE / "package-lock.json").read_bytes())
+    for file in sorted([*PACKAGE.glob("src/**/*.ts*"), *PACKAGE.glob("tsconfig*.json")]):
+        sources.update(file.read_bytes())
+    with _alone():
+        _once("dist/.runcast-sources", sources.hexdigest(), [npm, "run", "build"])
+    return node
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time write into the package's folder: workers of xdist share it."""
+    name = hashlib.sha256(str(PACKAGE).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"runcast-clients-js-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _once(stamp: str, state: str, command: list[str]) -> None:
+    """Run a command in the package's folder, unless that was done in this state already."""
+    file = PACKAGE / stamp
+    if file.exists() and file.read_text() == state:
+        return
+    done = run_in_package(command)
+    if done.returncode:
+        what = f"{' '.join(command[1:])} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        if "ci" in command:
+            missing("the packages of clients/js", what)
+        raise AssertionError(what)
+    file.write_text(state)
+
+
+def run_in_package(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command, cwd=PACKAGE, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.fixture
+async def gateway(database_url: str, tmp_path: Path) -> AsyncIterator[RestartableGateway]:
+    async with restartable_gateway(database_url, objects_dir=tmp_path / "objects") as gateway:
+        yield gateway

@@ -1,0 +1,163 @@
+"""Tabs of one origin share one connection, in Chromium and against a real gateway."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Page, Route, async_playwright
+
+from tests.clients_js.conftest import PACKAGE
+from tests.support.gateway_app import until
+from tests.support.restartable_gateway import RestartableGateway
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+_FOLLOW = """
+async ([token, runs, options]) => {
+  const { createClient } = await import("/built/index.js");
+  window.client = createClient({ token: async () => window.token ?? token, ...options });
+  window.feeds = runs.map((id) => window.client.run(id));
+  for (const feed of window.feeds) feed.subscribe(() => {});
+}
+"""
+_SHOWS = """
+(step) => window.feeds.every((feed) => {
+  const { run, status } = feed.getSnapshot();
+  return status === "live" && run.metadata.step === step;
+})
+"""
+
+
+@pytest.fixture
+async def tabs(
+    chromium_path: Path, built: Path, gateway: RestartableGateway
+) -> AsyncIterator[BrowserContext]:
+    """A browser to whom the gateway's origin serves the built package as well."""
+
+    async def serve(route: Route) -> None:
+        path = route.request.url.partition("/built/")[2]
+        await route.fulfill(path=PACKAGE / "dist" / path, content_type="text/javascript")
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path)
+        context = await browser.new_context()
+        await context.route("**/built/**", serve)
+        yield context
+        await browser.close()
+
+
+async def open_tab(
+    tabs: BrowserContext, gateway: RestartableGateway, token: str, *runs: str, **options: Any
+) -> Page:
+    """A tab that follows these runs."""
+    page = await tabs.new_page()
+    await page.goto(f"{gateway.url}/openapi.json")  # any page of the gateway
+    await page.evaluate(_FOLLOW, [token, runs, options])
+    return page
+
+
+async def show(gateway: RestartableGateway, run: str, step: int, *pages: Page) -> None:
+    """Change a run, and wait until these tabs, which follow nothing else, show it."""
+    await gateway.app.update(run, metadata={"step": step})
+    for page in pages:
+        await page.wait_for_function(_SHOWS, arg=step)
+
+
+def sockets(gateway: RestartableGateway) -> int:
+    return sum(each.kind == "websocket" for each in gateway.app.gateway.hub.connections)
+
+
+async def test_tabs_share_one_connection_and_survive_the_death_of_the_one_that_has_it(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    token = gateway.app.token(f"read:runs:{run}")
+    pages = [await open_tab(tabs, gateway, token, run) for _ in range(3)]
+    await show(gateway, run, 1, *pages)
+    assert sockets(gateway) == 1
+    for step, page in enumerate(pages[:2], start=2):
+        await page.close()
+        await show(gateway, run, step, *pages[step - 1 :])
+        await until(lambda: sockets(gateway) == 1, lambda: sockets(gateway))
+
+
+async def test_what_a_closed_tab_followed_is_not_followed_any_more(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    runs = [await gateway.app.insert(metadata={"step": 0}) for _ in range(2)]
+    token = gateway.app.token("read:runs")
+    leader = await open_tab(tabs, gateway, token, runs[0])
+    await show(gateway, runs[0], 1, leader)
+    other = await open_tab(tabs, gateway, token, runs[1])
+    await show(gateway, runs[1], 1, other)
+    (connection,) = gateway.app.gateway.hub.connections
+    assert len(connection.subscribers) == 2
+    await other.close()
+    await until(lambda: len(connection.subscribers) == 1)
+    await show(gateway, runs[0], 2, leader)
+
+
+async def test_shared_tabs_go_on_after_a_restart_of_the_gateway(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    token = gateway.app.token(f"read:runs:{run}")
+    pages = [await open_tab(tabs, gateway, token, run) for _ in range(2)]
+    await show(gateway, run, 1, *pages)
+    await gateway.restart()
+    await show(gateway, run, 2, *pages)
+    assert sockets(gateway) == 1
+
+
+async def test_tokens_with_other_rights_have_connections_of_their_own(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    runs = [await gateway.app.insert(metadata={"step": 0}) for _ in range(2)]
+    pages = [
+        await open_tab(tabs, gateway, gateway.app.token(f"read:runs:{run}"), run) for run in runs
+    ]
+    for run, page in zip(runs, pages, strict=True):
+        await show(gateway, run, 1, page)
+    assert sockets(gateway) == 2
+
+
+async def test_sharing_can_be_switched_off(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    token = gateway.app.token(f"read:runs:{run}")
+    pages = [await open_tab(tabs, gateway, token, run, shareTabs=False) for _ in range(2)]
+    await show(gateway, run, 1, *pages)
+    assert sockets(gateway) == 2
+
+
+async def test_a_tab_whose_token_has_other_rights_now_leaves_the_others(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    # The leader's token is soon asked for again, and then it is another user's.
+    token = gateway.app.token(f"read:runs:{run}", seconds=3)
+    leader = await open_tab(tabs, gateway, token, run)
+    await leader.evaluate(
+        "(token) => { window.token = token; }", gateway.app.token("read:runs", seconds=600)
+    )
+    await show(gateway, run, 1, leader)
+    other = await open_tab(tabs, gateway, gateway.app.token(f"read:runs:{run}"), run)
+    await show(gateway, run, 2, leader, other)
+    await until(lambda: sockets(gateway) == 2, lambda: sockets(gateway))
+    await show(gateway, run, 3, leader, other)
+
+
+async def test_a_network_that_is_lost_and_found_again_hides_nothing(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    page = await open_tab(tabs, gateway, gateway.app.token(f"read:runs:{run}"), run)
+    await show(gateway, run, 1, page)
+    await tabs.set_offline(True)
+    gateway.cut()
+    await gateway.app.update(run, metadata={"step": 2})
+    await page.wait_for_function('window.client.connection.getSnapshot().status === "waiting"')
+    await tabs.set_offline(False)
+    await page.wait_for_function(_SHOWS, arg=2)
