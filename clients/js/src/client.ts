@@ -25,7 +25,10 @@ export interface ClientOptions {
   readonly token: Token;
   /** Ways to connect in order of preference; `["websocket", "sse"]` if left out. */
   readonly transports?: readonly [TransportKind, ...TransportKind[]];
-  /** Share the connection with other tabs of this origin; true if left out. */
+  /**
+   * Share the connection with tabs of this origin whose tokens have the same rights; true if left
+   * out. Only tokens that a function gives are shared.
+   */
   readonly shareTabs?: boolean;
   /** In place of the global ones. */
   readonly fetch?: typeof fetch;
@@ -69,7 +72,7 @@ export interface Client {
   readonly connection: Store<ConnectionState>;
   /** The same gateway with another token, over a connection of its own. */
   withToken(token: Token): Client;
-  /** End all subscriptions and the connection. */
+  /** End all subscriptions, iterations and the connection. Whoever subscribes later makes them anew. */
   close(): void;
 }
 
@@ -78,6 +81,7 @@ export function createClient(options: ClientOptions): Client {
   const mayShare = options.shareTabs !== false && hasTabs();
   const link: Link = mayShare ? new SharedLink(gateway) : new GatewayLink(gateway);
   const registry = new Registry();
+  let pages = 0;
 
   function source<Kept extends Data>(
     subject: Subject,
@@ -114,7 +118,11 @@ export function createClient(options: ClientOptions): Client {
       return streamFeed(
         {
           ...source(subject, { from, maxParts, maxText }, () => new StreamLog(from, chosen)),
-          page: (log) => new Subscription(link, subject, log),
+          page: (log) =>
+            registry.obtain(
+              `page ${String(++pages)}`,
+              (onOver) => new Subscription(link, subject, log, onOver),
+            ),
         },
         chosen,
       );

@@ -207,12 +207,6 @@ export class GatewayLink implements Link {
     const current = this.#current;
     if (!current) return;
     const { tokens } = this.#gateway;
-    const refuse = (problem: Problem) => {
-      if (current.token !== undefined) tokens.spend(current.token);
-      // A fresh token may help where an older one was refused; one that was just given will not.
-      if (tokens.renewable && !current.isFresh) this.#endWith(problem, 0);
-      else this.#refuse(problem);
-    };
     switch (outcome.kind) {
       case "lost":
         if (!outcome.heard) this.#choice.failed(current.kind);
@@ -230,7 +224,10 @@ export class GatewayLink implements Link {
         } else this.#refuse(EXPIRED);
         break;
       case "refused":
-        refuse(outcome.problem);
+        if (current.token !== undefined) tokens.spend(current.token);
+        // A fresh token may help where an older one was refused; one that was just given will not.
+        if (tokens.renewable && !current.isFresh) this.#endWith(outcome.problem, 0);
+        else this.#refuse(outcome.problem);
     }
   };
 
@@ -253,7 +250,7 @@ export class GatewayLink implements Link {
   }
 
   #refuse(problem: Problem): void {
-    this.#disconnect();
+    this.#sleep();
     this.#show("refused", problem);
     for (const { receive } of this.#takeAll()) receive({ type: "problem", problem });
   }

@@ -15,16 +15,16 @@ export interface LogBounds {
 export class StreamLog {
   readonly #from: "start" | "latest" | number;
   readonly #bounds: LogBounds;
+  // Both hold up to twice what is kept: to take away from the front each time would move all of it.
   #parts: unknown[] = [];
-  #first = 0;
-  #next: number | undefined;
   #text = "";
-  #cut = false;
+  #next: number | undefined;
+  #isCut = false;
 
   constructor(from: "start" | "latest" | number, bounds: LogBounds) {
     this.#from = from;
     this.#bounds = bounds;
-    if (from !== "latest") this.#begin(from === "start" ? 0 : from);
+    if (from !== "latest") this.#next = from === "start" ? 0 : from;
   }
 
   get position(): Position {
@@ -33,7 +33,7 @@ export class StreamLog {
 
   /** Offset of the oldest part that is kept. */
   get first(): number {
-    return this.#first;
+    return (this.#next ?? 0) - this.size;
   }
 
   /** Offset of the part that comes next; undefined until the gateway has said it. */
@@ -41,22 +41,24 @@ export class StreamLog {
     return this.#next;
   }
 
+  /** How many parts are kept. */
   get size(): number {
-    return this.#parts.length;
+    return Math.min(this.#parts.length, this.#bounds.maxParts);
   }
 
   get text(): string {
-    return this.#text;
+    return this.#text.slice(Math.max(this.#text.length - this.#bounds.maxText, 0));
   }
 
   /** Whether the text lacks its beginning, because it is longer than may be kept. */
   get isTextCut(): boolean {
-    return this.#cut;
+    return this.#isCut || this.#text.length > this.#bounds.maxText;
   }
 
   /** Parts from this offset on, as far as they are kept. */
   partsFrom(offset: number): readonly unknown[] {
-    return this.#parts.slice(Math.max(offset - this.#first, 0));
+    const wanted = (this.#next ?? 0) - Math.max(offset, this.first);
+    return wanted > 0 ? this.#parts.slice(-wanted) : [];
   }
 
   /**
@@ -65,48 +67,36 @@ export class StreamLog {
    * @throws RuncastError `stream_gap` if parts are missing before these: ask again from here.
    */
   take(frame: Frame): void {
-    if (frame.type === "up-to-date") this.#begin(frame.offset);
+    if (frame.type === "up-to-date") this.#next ??= frame.offset;
     if (frame.type !== "parts" || frame.parts.length === 0) return;
-    this.#begin(frame.offset);
-    const known = (this.#next ?? 0) - frame.offset;
-    if (known < 0) {
+    const next = (this.#next ??= frame.offset);
+    if (next < frame.offset) {
       throw new RuncastError(
         "stream_gap",
         "Parts of the stream are missing; it is asked for again.",
       );
     }
-    const fresh = frame.parts.slice(known);
-    this.#next = (this.#next ?? 0) + fresh.length;
+    const fresh = frame.parts.slice(next - frame.offset);
+    this.#next = next + fresh.length;
     for (const part of fresh) this.#parts.push(part);
+    this.#text += fresh.map(textOf).join("");
     this.#trim();
-    this.#addText(fresh.map(textOf).join(""));
   }
 
   /** Begin anew: the gateway says where. */
   forget(): void {
     this.#parts = [];
     this.#text = "";
-    this.#cut = false;
+    this.#isCut = false;
     this.#next = undefined;
   }
 
-  #begin(offset: number | undefined): void {
-    if (this.#next !== undefined || offset === undefined) return;
-    this.#next = this.#first = offset;
-  }
-
   #trim(): void {
-    const surplus = this.#parts.length - this.#bounds.maxParts;
-    if (surplus > 0) {
-      this.#parts.splice(0, surplus);
-      this.#first += surplus;
+    const { maxParts, maxText } = this.#bounds;
+    if (this.#parts.length > 2 * maxParts) this.#parts = this.#parts.slice(-maxParts);
+    if (this.#text.length > 2 * maxText) {
+      this.#text = this.text;
+      this.#isCut = true;
     }
-  }
-
-  #addText(text: string): void {
-    const whole = this.#text + text;
-    const { maxText } = this.#bounds;
-    this.#cut ||= whole.length > maxText;
-    this.#text = whole.slice(Math.max(whole.length - maxText, 0));
   }
 }

@@ -81,7 +81,8 @@ export class Subscription<Kept extends Data> {
       if (left) return;
       left = true;
       this.#followers -= 1;
-      if (this.#followers === 0) this.#timers.after("linger", LINGER_MS, this.leave);
+      const isAsked = this.#state.phase !== "idle" && !this.isOver;
+      if (this.#followers === 0 && isAsked) this.#timers.after("linger", LINGER_MS, this.leave);
     };
   }
 

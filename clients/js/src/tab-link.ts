@@ -19,13 +19,14 @@ import { TokenSource } from "./token-source.js";
  * `onLeave`: a newer token of this tab has other rights, so it leaves them; what it follows is told
  * `lost` after that.
  *
- * @throws Error if there is no token, or none that tells its rights.
+ * @throws Error if there is no token, or one that cannot be shared.
  */
 export async function tabLink(gateway: Gateway, onLeave: () => void): Promise<Link> {
   const { baseURL, tokens } = gateway;
   let last = await tokens.get();
   const rights = rightsOf(last);
-  if (rights === undefined) throw new Error("Nobody knows whom this token may share with.");
+  // A fixed token ends all who share it when it expires.
+  if (rights === undefined || !tokens.renewable) throw new Error("This token is not shared.");
   let isFirst = true;
   // Asked only while this tab leads.
   const watched = new TokenSource(async () => {
@@ -37,8 +38,7 @@ export async function tabLink(gateway: Gateway, onLeave: () => void): Promise<Li
     link.leave();
     throw new Error("the rights are others now");
   });
-  const connect = () =>
-    new GatewayLink(tokens.renewable ? { ...gateway, tokens: watched } : gateway);
+  const connect = () => new GatewayLink({ ...gateway, tokens: watched });
   const link = new TabLink(`${baseURL} ${rights}`, connect);
   return link;
 }

@@ -406,6 +406,37 @@ describe("streams", () => {
     expect(pieces).toEqual(["abc", "d"]);
   });
 
+  test("a client that is closed ends what is read", async () => {
+    connect();
+    gateway.append("llm", 1, 2, 3);
+    const read: unknown[] = [];
+    const reading = (async () => {
+      for await (const part of client.stream("run_1", "llm", { maxParts: 1 })) read.push(part);
+    })();
+    await pass(500);
+    client.close();
+    await pass();
+    await reading;
+    expect(read).toEqual([1, 2, 3]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("memory stays flat over a hundred thousand parts", async () => {
+    connect();
+    const feed = client.stream("run_1", "llm", { maxParts: 100, maxText: 1000 });
+    follow(feed);
+    await pass();
+    for (let n = 0; n < 100_000; n++) {
+      gateway.append("llm", `${String(n)},`);
+      gateway.deliver();
+    }
+    await pass();
+    const { parts, text, firstOffset, isTextCut } = feed.getSnapshot();
+    expect(parts).toHaveLength(100);
+    expect([firstOffset, text.length, isTextCut]).toEqual([99_900, 1000, true]);
+    expect(text.endsWith("99998,99999,")).toBe(true);
+  });
+
   test("from the latest part, after a loss nothing that came meanwhile is missing", async () => {
     connect();
     gateway.append("llm", 1, 2);
