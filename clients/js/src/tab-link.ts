@@ -171,11 +171,12 @@ class TabLink implements Link {
   }
 
   #hear(message: Upward): void {
+    const leading = this.#leading;
     if (message.type === "leading") {
-      this.#lose();
+      // Once this tab leads, it is a word of the one before, which came late.
+      if (!leading) this.#lose();
       return;
     }
-    const leading = this.#leading;
     if (!leading) return;
     const { tab, id } = message;
     const guest = this.#guests.get(tab) ?? this.#welcome(tab);

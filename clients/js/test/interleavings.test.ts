@@ -52,7 +52,7 @@ const event = fc.oneof(
 
 test("what is shown is what is, no part is missing or twice, and no state steps back", async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(event, { maxLength: 60 }), async (events) => {
+    fc.asyncProperty(fc.array(event, { maxLength: 60, size: "max" }), async (events) => {
       const gateway = new ModelGateway();
       let token = "good";
       const client = createClient({
