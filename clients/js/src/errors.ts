@@ -22,6 +22,7 @@ export type GatewayCode =
   | "illegal_transition"
   | "not_delayed"
   | "limit_exceeded"
+  | "rate_limited"
   | "too_many_subscriptions"
   | "too_many_connections"
   | "slow_consumer"
@@ -72,6 +73,7 @@ const REMEDIES: Readonly<Record<string, Remedy>> = {
   invalid_configuration: "retry",
   request_timeout: "retry",
   limit_exceeded: "retry",
+  rate_limited: "retry",
   too_many_subscriptions: "retry",
   too_many_connections: "retry",
   slow_consumer: "retry",
