@@ -1,5 +1,6 @@
 """Serving the operations of one path: who asks, with what, and then the handler."""
 
+import functools
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ValidationError
@@ -124,10 +125,16 @@ class Endpoint:
             raise InvalidBody(problems_in_words(error)) from None
 
 
+@functools.cache
+def _parameters(model: type[BaseModel]) -> frozenset[str]:
+    """Names of a query's parameters; there are as many models as operations."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
+
+
 def _parse_query(model: type[BaseModel] | None, query: QueryParams) -> BaseModel | None:
     if model is None:
         return None
-    known = {field.alias or name for name, field in model.model_fields.items()}
+    known = _parameters(model)
     for name in query:
         if name not in known and name.startswith(_NARROWING):
             raise InvalidParameter(f"There is no parameter {name[:100]!r} here.")
