@@ -140,9 +140,10 @@ class PostgresChunkLog:
     async def _append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
         stream_id = await self._stream_id(name)
         size = sum(len(chunk.text) for chunk in chunks)
-        async with self._room:
-            await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
-            self._waiting_bytes += size
+        if self._waiting_bytes >= _WAITING_BYTES:
+            async with self._room:
+                await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
+        self._waiting_bytes += size
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Append(name, stream_id, chunks, size, done))
         if self._committing is None:

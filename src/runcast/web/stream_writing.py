@@ -25,6 +25,7 @@ from runcast.errors import (
     StreamClosed,
 )
 from runcast.hub.hub import Hub
+from runcast.web.ingest import Ingest
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.request_body import read_bytes
 from runcast.web.request_key import REQUEST_KEY, REQUEST_KEY_HEADER
@@ -35,7 +36,6 @@ _INDEX = re.compile(r"[0-9]{1,15}")
 _APPEND_BYTES = 512 * 1024
 _IDLE_SECONDS = 900.0  # a writer that sends nothing for longer is taken for gone
 _HOLDS_A_LEASE = 3
-_COMMIT_RETRIES = 6
 
 
 class Registered(BaseModel):
@@ -163,10 +163,10 @@ def refuse_finished(run: Run) -> None:
 
 
 async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) -> None:
-    """Store what arrives, group by group: while one is being stored, the next one is read."""
+    """Store what arrives."""
     limits = call.services.limits
     splitter = LineSplitter(limits.max_chunk_bytes)
-    storing: asyncio.Task[None] | None = None
+    ingest = Ingest(call.services.chunks, name)
     try:
         async for data in _pieces(call):
             lines = splitter.receive(data) if data is not None else splitter.finish()
@@ -178,28 +178,10 @@ async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) 
                     index += 1
             finally:  # also when a line is refused: those before it are stored
                 if chunks:
-                    if storing is not None:
-                        await storing
-                    storing = asyncio.create_task(_store(call, name, chunks))
+                    await ingest.put(chunks)
     finally:
         # Also when the body ends badly: what was whole is stored, and the writer asks how far.
-        if storing is not None:
-            await storing
-
-
-async def _store(call: Call, name: StreamName, chunks: list[NewChunk]) -> None:
-    """Append; with a writer's indices that is safe to repeat while the database is away."""
-    repeatable = chunks[0].writer is not None
-    delay = 0.1
-    for attempt in range(_COMMIT_RETRIES):
-        try:
-            await call.services.chunks.append(name, chunks)
-            return
-        except BackendError:
-            if not repeatable or attempt == _COMMIT_RETRIES - 1:
-                raise
-            await asyncio.sleep(delay)
-            delay *= 2
+        await ingest.stored()
 
 
 async def _pieces(call: Call) -> AsyncIterator[bytes | None]:
