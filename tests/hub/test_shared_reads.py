@@ -1,6 +1,7 @@
 """Shared reads: one read for all who ask the same, and never one that began before they asked."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -22,7 +23,7 @@ def runs() -> ScriptedRuns:
 
 @pytest.fixture
 def reads(runs: ScriptedRuns) -> SharedReads:
-    return SharedReads(runs, asyncio.Semaphore(2))
+    return SharedReads(runs, asyncio.Semaphore(2), crowd=1 << 30)
 
 
 def ask(reads: SharedReads, selector: Selector = EVERYTHING) -> "asyncio.Task[list[str]]":
@@ -122,6 +123,25 @@ async def test_a_failure_that_nobody_waits_for_is_silent(
     asked.cancel()
     await calm()  # warnings are errors here, and one would come from the garbage
     assert await ask(reads) == []
+
+
+async def test_a_crowd_waits_for_more_of_it(runs: ScriptedRuns) -> None:
+    reads = SharedReads(runs, asyncio.Semaphore(2), crowd=3)
+    loop = asyncio.get_running_loop()
+    begun = [loop.time()]
+    for _ in range(4):
+        await asyncio.gather(*(ask(reads) for _ in range(5)))
+        begun.append(loop.time())
+    distances = [after - before for before, after in pairwise(begun)]
+    assert runs.reads == 4
+    # At least, that is: whether a machine is slower does not matter.
+    assert distances[1] >= 0.015
+    assert distances[2] >= 0.035
+    assert distances[3] >= 0.075
+    # Others wait for no crowd but their own, and nobody once it is gone.
+    await ask(reads, Selector("env_1", task="other"))
+    await asyncio.gather(ask(reads), ask(reads))
+    assert len(reads._crowds) == 0
 
 
 async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedReads) -> None:

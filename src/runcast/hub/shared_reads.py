@@ -2,12 +2,15 @@
 Reads for many subscriptions: equal questions that wait at the same time are asked once.
 
 After a network loss or a deploy thousands come back at once and ask for the same. Nobody is given
-an answer that was read before the question came, so sharing is not seen except in the load.
+an answer that was read before the question came, so sharing is not seen except in the load. While
+many ask, the next read waits a little for more of them.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from runcast.core.page import ChangePage, PageKey
@@ -19,6 +22,17 @@ from runcast.ports import RunReader
 Answer = TypeVar("Answer")
 
 _NO_SLOT = nullcontext()
+# Of reads that a crowd asks for; it grows for as long as they come.
+_DISTANCE_SECONDS = (0.02, 0.2)
+_MAX_CROWDS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """How far apart reads of one question are, and when the next one may begin."""
+
+    distance: float
+    next_at: float
 
 
 class SharedReads:
@@ -28,13 +42,17 @@ class SharedReads:
     Args:
         runs: Who is asked.
         slots: Bounds how many pages are read at once; single runs are not held up by them.
+        crowd: So many who ask for one read make the next one of that question wait for more.
     """
 
-    def __init__(self, runs: RunReader, slots: asyncio.Semaphore) -> None:
+    def __init__(self, runs: RunReader, slots: asyncio.Semaphore, *, crowd: int = 3) -> None:
         self._runs = runs
         self._slots = slots
+        self.crowd = crowd
         self._reading: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
+        self._joined: dict[Hashable, int] = {}  # how many wait for the next read of a question
+        self._crowds: OrderedDict[Hashable, _Crowd] = OrderedDict()
         self.asked = 0
         self.read = 0
 
@@ -78,6 +96,7 @@ class SharedReads:
         slot: AbstractAsyncContextManager[object] = _NO_SLOT,
     ) -> Answer:
         self.asked += 1
+        self._joined[question] = self._joined.get(question, 0) + 1
         task = self._next.get(question)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._read(question, read, slot))
@@ -96,15 +115,35 @@ class SharedReads:
         try:
             if question in self._reading:
                 await _over(self._reading[question])
+            await self._keep_distance(question)
             async with slot:
                 self.read += 1
                 self._reading[question] = self._next.pop(question)
+                self._count(question, self._joined.pop(question))
                 return await read()
         finally:
             # Whichever of the two this task is: it may have been cancelled while it waited.
             for tasks in (self._next, self._reading):
                 if tasks.get(question) is asyncio.current_task():
                     del tasks[question]
+                    if tasks is self._next:
+                        self._joined.pop(question, None)
+
+    async def _keep_distance(self, question: Hashable) -> None:
+        crowd = self._crowds.get(question)
+        if crowd is not None:
+            await asyncio.sleep(crowd.next_at - asyncio.get_running_loop().time())
+
+    def _count(self, question: Hashable, askers: int) -> None:
+        """A read begins for so many."""
+        crowd = self._crowds.pop(question, None)
+        if askers < self.crowd:
+            return
+        distance = min(crowd.distance * 2, _DISTANCE_SECONDS[1]) if crowd else _DISTANCE_SECONDS[0]
+        next_at = asyncio.get_running_loop().time() + distance
+        self._crowds[question] = _Crowd(distance, next_at)
+        while len(self._crowds) > _MAX_CROWDS:
+            self._crowds.popitem(last=False)
 
 
 async def _over(task: asyncio.Task[Any]) -> None:
