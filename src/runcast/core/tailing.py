@@ -11,7 +11,8 @@ When to read the database's changes, when to ask for a bell, and when to sleep.
     Any state: receive_lost ▶ LOST, receive_connected ▶ READING
 
 A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
-sleeps. Transactions that were already in flight when the bell was armed may have looked at it
+sleeps. Who is rung for one change after a long silence reads it and sleeps on: the bell is still
+armed. Transactions that were already in flight when the bell was armed may have looked at it
 before, so the tailer keeps reading, more slowly, until they have all ended.
 
 Pure: results and time go in, the next step comes out. Times are seconds of any steady clock.
@@ -48,7 +49,8 @@ class Pace:
 
     The next read comes after ``quick`` where the last one found ``few`` changes at most, after
     ``busy`` where it found more: a read costs about as much for ten changes as for one. After an
-    empty one it comes twice as late, each time, until the bell is armed.
+    empty one it comes twice as late, each time, until the bell is armed. A change that comes
+    ``lone`` after the last one does not begin this.
 
     ``armed`` is how long a bell stays set; it is set again every ``recheck``, and each time a
     read makes sure that nothing was missed.
@@ -57,6 +59,7 @@ class Pace:
     quick: float = 0.001
     busy: float = 0.005
     few: int = 3
+    lone: float = 0.05
     empty_reads: int = 5
     watch: float = 0.02
     watch_longest: float = 0.25
@@ -70,10 +73,13 @@ class Tailing:
     __slots__ = (
         "_armed_at",
         "_empty",
+        "_found_at",
         "_gap",
         "_in_flight",
         "_interval",
+        "_is_rung",
         "_suspected_at",
+        "_was_rung",
         "misses",
         "pace",
         "state",
@@ -87,6 +93,9 @@ class Tailing:
         self.misses = 0  # re-checks that found what no bell had told: should stay 0
         self._empty = 0
         self._gap = self.pace.quick
+        self._found_at = float("-inf")
+        self._is_rung = False  # since the last read began
+        self._was_rung = False  # before that
         self._interval = 0.0
         self._armed_at = float("-inf")
         self._in_flight: Position | None = None
@@ -105,9 +114,8 @@ class Tailing:
     def receive_bell(self, now: float) -> None:
         """A writer rang."""
         self._suspected_at = None  # late, but not missed
-        if self.state is State.SLEEPING:
-            self._read_soon(now)
-        elif self.state is State.WATCHING:
+        self._is_rung = True
+        if self.state in (State.SLEEPING, State.WATCHING):
             self.wake_at = now
 
     def receive_window(self, found: int, position: Position, now: float) -> None:
@@ -115,8 +123,14 @@ class Tailing:
         if self.state is State.LOST:
             return
         if found:
+            is_lone = now - self._found_at >= self.pace.lone
+            self._found_at = now
             if self.state is State.SLEEPING:
-                self._suspected_at = now
+                if self._was_rung and is_lone:
+                    self._sleep_on(now)
+                    return
+                if not self._was_rung:
+                    self._suspected_at = now
             self._read_soon(now)
             self._gap = self.pace.quick if found <= self.pace.few else self.pace.busy
             self.wake_at += self._gap
@@ -135,7 +149,7 @@ class Tailing:
                     self._interval = min(self._interval * 1.5, self.pace.watch_longest)
                     self.wake_at = now + self._interval
             case State.SLEEPING:
-                self.wake_at = now + self.pace.recheck
+                self._sleep_on(now)
 
     def receive_armed(self, snapshot: Position, *, lapsed: bool, now: float) -> None:
         """
@@ -163,7 +177,14 @@ class Tailing:
             case State.WATCHING | State.SLEEPING:
                 if now - self._armed_at >= self.pace.recheck:
                     return Step.ARM
-        return Step.READ if now >= self.wake_at else Step.WAIT
+        if now < self.wake_at:
+            return Step.WAIT
+        self._was_rung, self._is_rung = self._is_rung, False
+        return Step.READ
+
+    def _sleep_on(self, now: float) -> None:
+        """Until the next re-check; at once if somebody rang while this read was under way."""
+        self.wake_at = now if self._is_rung else self._armed_at + self.pace.recheck
 
     def _read_soon(self, at: float) -> None:
         self.state = State.READING
