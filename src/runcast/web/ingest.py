@@ -46,7 +46,7 @@ class Ingest:
             GatewayError: It could not be stored.
         """
         if self._storing is not None:
-            await self._storing
+            await asyncio.shield(self._storing)  # whoever stops listening, stores what it heard
 
     async def _store_all(self) -> None:
         while self._gathered:

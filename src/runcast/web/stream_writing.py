@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import orjson
 from pydantic import BaseModel
@@ -35,6 +36,7 @@ _TARGETS = ("self", "parent", "root")
 _INDEX = re.compile(r"[0-9]{1,15}")
 _APPEND_BYTES = 512 * 1024
 _IDLE_SECONDS = 900.0  # a writer that sends nothing for longer is taken for gone
+_IDLE_STEP_SECONDS = 60.0  # that is not looked at more often
 _HOLDS_A_LEASE = 3
 
 
@@ -163,57 +165,78 @@ def refuse_finished(run: Run) -> None:
 
 
 async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) -> None:
-    """Store what arrives."""
+    """Store what arrives, until the body ends; a broken connection ends it without a last line."""
     limits = call.services.limits
     splitter = LineSplitter(limits.max_chunk_bytes)
     ingest = Ingest(call.services.chunks, name)
+
+    async def store(lines: Iterable[bytes]) -> None:
+        nonlocal index
+        chunks: list[NewChunk] = []
+        try:
+            for line in lines:
+                text = chunk_text(line, limits.max_chunk_bytes)
+                chunks.append(NewChunk(text, writer, index if writer is not None else None))
+                index += 1
+        finally:  # also when a line is refused: those before it are stored
+            if chunks:
+                await ingest.put(chunks)
+
     try:
-        async for data in _pieces(call):
-            lines = splitter.receive(data) if data is not None else splitter.finish()
-            chunks: list[NewChunk] = []
-            try:
-                for line in lines:
-                    text = chunk_text(line, limits.max_chunk_bytes)
-                    chunks.append(NewChunk(text, writer, index if writer is not None else None))
-                    index += 1
-            finally:  # also when a line is refused: those before it are stored
-                if chunks:
-                    await ingest.put(chunks)
+        async with _listening(call) as listening:
+            async for data in call.request.stream():
+                listening.heard()
+                if data:
+                    await store(splitter.receive(data))
+        await store(splitter.finish())
+    except ClientDisconnect:
+        pass
     finally:
         # Also when the body ends badly: what was whole is stored, and the writer asks how far.
         await ingest.stored()
 
 
-async def _pieces(call: Call) -> AsyncIterator[bytes | None]:
-    """The body as it arrives; None at its end. A broken connection ends it without."""
-    stream = call.request.stream()
+class _Listening:
+    """How long a writer is listened to that says nothing. Looking at the clock is all it costs."""
+
+    def __init__(self, patience: asyncio.Timeout) -> None:
+        self._patience = patience
+        self._clock = asyncio.get_running_loop().time
+        self._lasts_until = 0.0
+
+    def heard(self) -> None:
+        """Something came."""
+        now = self._clock()
+        if now + _IDLE_SECONDS > self._lasts_until and not self._patience.expired():
+            self._lasts_until = now + _IDLE_SECONDS + _IDLE_STEP_SECONDS
+            self._patience.reschedule(self._lasts_until)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if not self._patience.expired():
+            self._patience.reschedule(self._clock())
+
+
+@asynccontextmanager
+async def _listening(call: Call) -> AsyncIterator[_Listening]:
+    """
+    Listen to a writer until it is silent for long, or the gateway goes away.
+
+    Raises:
+        InvalidParameter: It was silent.
+        Draining: Another gateway takes over.
+    """
     hub = call.services.hub
-    waits: set[asyncio.Timeout] = set()
-
-    def stop_waiting() -> None:
-        for wait in waits:
-            if not wait.expired():
-                wait.reschedule(asyncio.get_running_loop().time())
-
-    with hub.told_of_drain(stop_waiting):
-        while True:
-            _refuse_when_draining(hub)
-            try:
-                async with asyncio.timeout(_IDLE_SECONDS) as wait:
-                    waits.add(wait)
-                    data = await anext(stream, None)
-            except TimeoutError:
-                _refuse_when_draining(hub)
-                raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
-            except ClientDisconnect:
-                return
-            finally:
-                waits.clear()
-            if data is None:
-                yield None
-                return
-            if data:
-                yield data
+    _refuse_when_draining(hub)
+    try:
+        async with asyncio.timeout(None) as patience:
+            listening = _Listening(patience)
+            listening.heard()
+            with hub.told_of_drain(listening.stop):
+                yield listening
+    except TimeoutError:
+        _refuse_when_draining(hub)
+        raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
 
 
 def _refuse_when_draining(hub: Hub) -> None:
