@@ -70,6 +70,9 @@ def parse_scope(text: str) -> Scope:
     return Scope(*text.split(":", 2))
 
 
+_ADMIN = Scope("admin")
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """
@@ -89,6 +92,8 @@ class Permissions:
     tasks: frozenset[str]
     tags: frozenset[str]
     batch_ids: frozenset[str]
+    on_all: frozenset[str]
+    """Actions that are allowed on everything."""
 
     def may_read(self, run: HasRunFacets) -> bool:
         """Tell whether a run may be seen: through its id, its task, any of its tags, its batch."""
@@ -103,11 +108,16 @@ class Permissions:
 
     def allows(self, action: str, resources: Iterable[Resource]) -> bool:
         """Tell whether ``action`` is allowed on at least one of the resources."""
-        actions = (action, "write") if action in _IMPLIED_BY_WRITE else (action,)
+        if _ADMIN in self.scopes:
+            return True
+        actions = (action, "*", "write") if action in _IMPLIED_BY_WRITE else (action, "*")
+        if not self.on_all.isdisjoint(actions):
+            return True
+        # Looked up, not searched for: a token may have scopes by the hundred.
         return any(
-            scope.covers(each, resource)
+            Scope(each, resource.type) in self.scopes
+            or Scope(each, resource.type, resource.id) in self.scopes
             for resource in resources
-            for scope in self.scopes
             for each in actions
         )
 
@@ -141,4 +151,5 @@ def compile_scopes(scopes: Iterable[str]) -> Permissions:
         tasks=readable_ids("tasks"),
         tags=readable_ids("tags"),
         batch_ids=readable_ids("batch"),
+        on_all=frozenset(scope.action for scope in parsed if scope.type == "all"),
     )

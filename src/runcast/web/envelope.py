@@ -5,7 +5,7 @@ A plain ASGI wrapper: it starts no task, and it only looks at the message that o
 """
 
 import re
-import uuid
+import secrets
 from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers
@@ -17,6 +17,7 @@ from runcast.web.raw_path import with_raw_path
 from runcast.web.responses import error_response
 
 REQUEST_ID = "x-request-id"
+_REQUEST_ID = REQUEST_ID.encode()
 _LATER_HEADERS = "runcast.later_headers"
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -93,7 +94,7 @@ def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", b"*"),
         (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
         (b"server", b"runcast"),
-        (REQUEST_ID.encode(), _request_id(scope["headers"]).encode()),
+        (_REQUEST_ID, _request_id(scope["headers"]).encode()),
     ]
 
 
@@ -103,8 +104,10 @@ def answer_with(scope: Scope, headers: Mapping[str, str]) -> None:
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    sent = Headers(raw=list(headers)).get(REQUEST_ID, "")
-    return sent if _SANE_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+    for name, value in headers:
+        if name == _REQUEST_ID and _SANE_REQUEST_ID.fullmatch(sent := value.decode("latin-1")):
+            return sent
+    return secrets.token_hex(16)
 
 
 def preflight(scope: Scope) -> Response:
