@@ -1,5 +1,6 @@
 """What lists have in common in their queries: values joined with commas, times, page cursors."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from runcast.core.timespan import parse_duration
 from runcast.errors import InvalidParameter
 from runcast.ports import PageKey
 from runcast.web.operation import Call
-from runcast.web.page_cursor import format_page_key
+from runcast.web.page_cursor import PageCursor, format_page_cursor, parse_page_cursor
 from runcast.web.text_field import ShortText
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,10 +58,41 @@ def moment(name: str, text: str | None) -> datetime | None:
         ) from None
 
 
-def pagination(*, older: PageKey | None, newer: PageKey | None) -> dict[str, str]:
-    """The cursors that lead to the pages beside this one."""
-    keys = {"next": older, "previous": newer}
-    return {name: format_page_key(key) for name, key in keys.items() if key is not None}
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Which page is asked for: the newest, or one on either side of a page before."""
+
+    older_than: PageKey | None
+    newer_than: PageKey | None
+    step: int
+
+    def pagination(self, *, older: PageKey | None, newer: PageKey | None) -> dict[str, str]:
+        """The cursors that lead to the pages beside this one."""
+        keys = {"next": older, "previous": newer}
+        return {
+            name: format_page_cursor(PageCursor(key, self.step + 1))
+            for name, key in keys.items()
+            if key is not None
+        }
+
+
+def read_turn(after: str | None, before: str | None) -> Turn:
+    """
+    Read ``page[after]`` and ``page[before]``; of both, the one that was handed out later counts.
+
+    Raises:
+        InvalidCursor: One cannot be read.
+    """
+    older = parse_page_cursor(after) if after else None
+    newer = parse_page_cursor(before) if before else None
+    if older and newer:
+        older, newer = (older, None) if older.step > newer.step else (None, newer)
+    followed = older or newer
+    return Turn(
+        older_than=older.key if older else None,
+        newer_than=newer.key if newer else None,
+        step=followed.step if followed else 0,
+    )
 
 
 def _period_start(call: Call, period: str) -> datetime:

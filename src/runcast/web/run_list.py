@@ -9,12 +9,10 @@ from runcast.core.run_filter import RunFilter
 from runcast.core.run_json import list_object
 from runcast.core.scope import Resource
 from runcast.core.status import PUBLIC_STATUSES, raw_statuses
-from runcast.errors import InvalidParameter
 from runcast.web.bearer import require, require_every
 from runcast.web.etag import is_known, runs_etag
-from runcast.web.list_query import Texts, created_since, moment, pagination, split
+from runcast.web.list_query import Texts, created_since, moment, read_turn, split
 from runcast.web.operation import Access, Answer, Call, Operation
-from runcast.web.page_cursor import parse_page_key
 from runcast.web.responses import json_response
 from runcast.web.run_models import RunList
 from runcast.web.text_field import ShortText
@@ -78,17 +76,14 @@ class ListRuns(BaseModel):
 async def list_runs(call: Call) -> Response:
     """Give one page of runs; runs that the caller may not read are not among them."""
     query: ListRuns = call.query
-    if query.after and query.before:
-        raise InvalidParameter("Give page[after] or page[before], not both.")
-    older_than = parse_page_key(query.after) if query.after else None
-    newer_than = parse_page_key(query.before) if query.before else None
+    turn = read_turn(query.after, query.before)
     run_filter = _run_filter(call, query)
     _check_access(call, query)
     page = await call.services.runs.list_runs(
-        run_filter, older_than=older_than, newer_than=newer_than, limit=query.size
+        run_filter, older_than=turn.older_than, newer_than=turn.newer_than, limit=query.size
     )
-    within = older_than is not None or newer_than is not None
-    cursors = pagination(older=page.older, newer=page.newer if within else None)
+    within = turn.older_than is not None or turn.newer_than is not None
+    cursors = turn.pagination(older=page.older, newer=page.newer if within else None)
     etag = runs_etag(call, page.runs, cursors)
     headers = {
         "etag": etag,

@@ -20,12 +20,11 @@ from runcast.core.waitpoint import (
     retrieved_waitpoint,
     waitpoint_object,
 )
-from runcast.errors import InvalidBody, InvalidParameter, InvalidToken, NotFound, Unprocessable
+from runcast.errors import InvalidBody, InvalidToken, NotFound, Unprocessable
 from runcast.web.bearer import require
 from runcast.web.handed_tokens import TOKEN_HEADERS, hand_out_token
-from runcast.web.list_query import Texts, created_since, moment, pagination, split
+from runcast.web.list_query import Texts, created_since, moment, read_turn, split
 from runcast.web.operation import Access, Answer, Call, Operation
-from runcast.web.page_cursor import parse_page_key
 from runcast.web.presigning import origin
 from runcast.web.request_body import read_bytes
 from runcast.web.request_key import REQUEST_KEY_HEADER, request_digest
@@ -151,8 +150,7 @@ async def create_wait_token(call: Call) -> Response:
 async def list_wait_tokens(call: Call) -> Response:
     """Give one page of wait tokens, newest first."""
     query: ListWaitTokens = call.query
-    if query.after and query.before:
-        raise InvalidParameter("Give page[after] or page[before], not both.")
+    turn = read_turn(query.after, query.before)
     wanted = WaitpointFilter(
         environment_id=call.environment_id,
         statuses=tuple(query.statuses),
@@ -163,13 +161,13 @@ async def list_wait_tokens(call: Call) -> Response:
     )
     page = await call.services.waitpoints.list_page(
         wanted,
-        older_than=parse_page_key(query.after) if query.after else None,
-        newer_than=parse_page_key(query.before) if query.before else None,
+        older_than=turn.older_than,
+        newer_than=turn.newer_than,
         limit=query.size,
         now=call.time,
     )
     data = [waitpoint_object(each, await _url(call, each), call.time) for each in page.waitpoints]
-    cursors = pagination(older=page.older, newer=page.newer)
+    cursors = turn.pagination(older=page.older, newer=page.newer)
     return json_response({"data": data, "pagination": cursors})
 
 

@@ -34,6 +34,11 @@ check("runs.list pages through all runs", async (t) => {
   const listed = [];
   for await (const run of t.sdk.runs.list({ limit: 2, tag: "l" })) listed.push(run.id);
   t.assert.deepEqual(listed, ids);
+  let page = await t.sdk.runs.list({ limit: 2, tag: "l" });
+  for (const [turn, place] of [["Next", 2], ["Previous", 0], ["Next", 2], ["Next", 4], ["Previous", 2]]) {
+    page = await page[`get${turn}Page`]();
+    t.assert.deepEqual(page.data.map((run) => run.id), ids.slice(place, place + 2));
+  }
 });
 
 check.v3("batch.trigger of 3.3 gives handles that can be followed", async (t) => {
