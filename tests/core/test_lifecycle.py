@@ -278,6 +278,13 @@ def test_metadata_of_a_patch_has_a_limit() -> None:
         changes_for_patch(make_run(), {"metadata": {"a": "x" * 100}}, NOW, metadata_limit_bytes=100)
 
 
+def test_success_ends_the_error_of_an_earlier_attempt() -> None:
+    run = executing(error='{"raw": "no", "type": "STRING_ERROR"}')
+    assert patched(run, status="COMPLETED")["error"] is None
+    assert "error" not in patched(run, status="FAILED")
+    assert "error" not in patched(run, status="COMPLETED", error="no")
+
+
 def test_the_same_error_again_is_no_change() -> None:
     run = executing(error='{"raw": "no", "type": "STRING_ERROR"}')
     assert patched(run, error="no") == {}

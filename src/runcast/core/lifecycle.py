@@ -54,8 +54,9 @@ def changes_for_patch(
 
     Left out and filled in: ``queuedAt`` when first PENDING, ``startedAt`` when first started,
     with a final status ``completedAt``, the ``expiredAt`` of an EXPIRED run, and
-    ``usageDurationMs`` from start to completion while it is still 0. A finished run keeps its
-    status (naming it again is no move, so a repeated request is fine), all else may be corrected.
+    ``usageDurationMs`` from start to completion while it is still 0. The ``error`` of an earlier
+    attempt goes when the run succeeds. A finished run keeps its status (naming it again is no
+    move, so a repeated request is fine), all else may be corrected.
 
     Args:
         run: The run as it is.
@@ -78,6 +79,8 @@ def changes_for_patch(
         changes |= changes_for_metadata(run, patch["metadata"], metadata_limit_bytes, now)
     _check_move(run, changes)
     _fill_in_times(run, changes, now)
+    if changes.get("status", run.status) == "COMPLETED_SUCCESSFULLY" != run.status:
+        changes.setdefault("error", None)
     return _effective(run, changes)
 
 
