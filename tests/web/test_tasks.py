@@ -53,10 +53,10 @@ async def test_the_answer_brings_a_token_that_reads_the_run_and_only_that(
 async def test_columns_that_a_token_skips_stay_skipped_in_the_token_it_gets(
     gateway: RunningGateway, tenant: Tenant
 ) -> None:
-    caller = tenant.bearing("trigger:tasks:hello", skip_columns=["payload"])
+    caller = tenant.bearing("trigger:tasks:hello", skip_columns=["payload", "output"])
     answer = await gateway.anybody.post(TRIGGER, json={"payload": "secret"}, headers=caller)
     claims = orjson.loads(answer.headers["x-trigger-jwt-claims"])
-    assert claims["realtime"] == {"skipColumns": ["payload"]}
+    assert claims["realtime"] == {"skipColumns": ["payload", "output"]}
     handed = bearing(answer.headers["x-trigger-jwt"])
     run = await gateway.anybody.get(f"/api/v3/runs/{answer.json()['id']}", headers=handed)
     assert run.status_code == 200

@@ -15,7 +15,7 @@ class Grant:
     Attributes:
         scopes: As the token spells them; ``permissions`` is the same, compiled.
         expires_at: Unix seconds at which open connections must end; None for secret keys only.
-        skip_columns: Columns of runs that the token withholds from its bearer.
+        skip_columns: Columns of runs that the token withholds from its bearer, in its order.
         one_time: The token may create runs once; ``token_hash`` says which token was spent.
         token_hash: Hex SHA-256 of the whole token, or secret key, never the token itself.
         token_id: The ``jti`` claim, if there was one.
@@ -25,7 +25,7 @@ class Grant:
     permissions: Permissions
     scopes: frozenset[str]
     expires_at: float | None
-    skip_columns: frozenset[str] = frozenset()
+    skip_columns: tuple[str, ...] = ()
     one_time: bool = False
     token_hash: str = ""
     is_secret_key: bool = False

@@ -180,7 +180,7 @@ def verify_token(token: str, *, keys: KeyRing, now: float) -> Grant:
     expires_at = _check_times(claims, now)
     if key.expires_at is not None:
         expires_at = min(expires_at, key.expires_at)
-    scopes = _texts(claims.get("scopes", []), MAX_SCOPES, "scopes")
+    scopes = frozenset(_texts(claims.get("scopes", []), MAX_SCOPES, "scopes"))
     return Grant(
         environment_id=keys.environment_id,
         permissions=compile_scopes(scopes),
@@ -287,16 +287,16 @@ def _token_id(claims: dict[str, Any]) -> str | None:
     return value
 
 
-def _skip_columns(realtime: object) -> frozenset[str]:
+def _skip_columns(realtime: object) -> tuple[str, ...]:
     if not isinstance(realtime, dict):
         raise InvalidToken('The "realtime" claim of the token is not an object.')
     return _texts(realtime.get("skipColumns", []), _MAX_SKIP_COLUMNS, "realtime.skipColumns")
 
 
-def _texts(value: object, limit: int, name: str) -> frozenset[str]:
+def _texts(value: object, limit: int, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > limit or not all(map(_is_text, value)):
         raise InvalidToken(f'The "{name}" claim is not a list of at most {limit} short texts.')
-    return frozenset(value)
+    return tuple(dict.fromkeys(value))
 
 
 def _mintable(values: Iterable[str], limit: int, what: str) -> list[str]:

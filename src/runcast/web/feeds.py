@@ -180,7 +180,7 @@ def skipped_columns(services: Services, grant: Grant, asked: str) -> frozenset[s
     names = frozenset(filter(None, (name.strip() for name in asked.split(","))))
     if len(names) > _MAX_SKIPPED or not all(_NAME.fullmatch(name) for name in names):
         raise InvalidParameter("skipColumns is a list of column names, joined with commas.")
-    skip = grant.skip_columns or names
+    skip = frozenset(grant.skip_columns) or names
     if not grant.is_secret_key:
         skip |= services.limits.withheld_columns
     return frozenset(skip - UNSKIPPABLE_COLUMNS)

@@ -74,7 +74,7 @@ class Call:
         """Columns of runs that the caller may not see."""
         if self.grant.is_secret_key:
             return frozenset()
-        return self.grant.skip_columns | self.services.limits.withheld_columns
+        return self.services.limits.withheld_columns.union(self.grant.skip_columns)
 
 
 # Responses are ASGI applications; a handler may give any other one that answers the request.

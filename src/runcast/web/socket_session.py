@@ -289,4 +289,4 @@ class SocketSession:
 
 
 def _rights(grant: Grant) -> tuple[object, object]:
-    return grant.permissions, grant.skip_columns
+    return grant.permissions, frozenset(grant.skip_columns)
