@@ -133,6 +133,7 @@ class TestOfficialReaders:
             await client.post(written, content=b"3\n", headers=app.bearer)
             records += await batch(feed)
         assert head["x-stream-version"] == "v2"
+        assert head["cache-control"] == "no-cache"
         assert "x-stream-version" in head["access-control-expose-headers"]
         bodies = [json.loads(record["body"]) for record in records]
         assert [body["data"] for body in bodies] == [{"n": 0}, "one", "two", 3]

@@ -84,7 +84,9 @@ async def follow_stream(call: Call, name: StreamName) -> ASGIApp:
         expires_at=grant.expires_at,
         allow_handover=call.services.allow_handover,
         only_parts=only_parts,
-        headers={"x-stream-version": "v2" if batches else "v1"} if only_parts else None,
+        headers={"x-stream-version": "v2" if batches else "v1", "cache-control": "no-cache"}
+        if only_parts
+        else None,
     )
 
 
