@@ -196,3 +196,23 @@ async def test_a_token_of_a_revoked_key_stops_within_the_time_that_keys_are_reme
         gateway.clock.offset = 11.0
         assert (await gateway.anybody.get("/api/v1/runs", headers=headers)).status_code == 401
         assert (await tenant.client.get("/api/v1/runs")).status_code == 401
+
+
+async def test_a_token_of_a_new_key_is_good_within_a_second(database_url: str) -> None:
+    async with running_gateway(database_url, limits=Limits(key_cache_seconds=600)) as gateway:
+        tenant = await gateway.tenant("dev")
+        old = tenant.bearing("read:runs")
+        assert (await gateway.anybody.get("/api/v1/runs", headers=old)).status_code == 200
+        fresh = await gateway.keys.rotate_key(tenant.environment_id, 3600)
+        gateway.clock.offset = 1.1
+        claims = {
+            "iss": "https://id.trigger.dev",
+            "aud": "https://api.trigger.dev",
+            "exp": int(now()) + 600,
+            "sub": tenant.environment_id,
+            "pub": True,
+            "scopes": ["read:runs"],
+        }
+        new = bearing(signed(fresh, {"alg": "HS256"}, claims))
+        assert (await gateway.anybody.get("/api/v1/runs", headers=new)).status_code == 200
+        assert (await gateway.anybody.get("/api/v1/runs", headers=old)).status_code == 200

@@ -146,3 +146,18 @@ async def test_names_of_environments_are_remembered_too() -> None:
     store.names["env_1"] = "Production"
     assert [await keys.environment_name("env_1") for _ in range(2)] == ["Production"] * 2
     assert store.readings == ["env_1", "env_1"]
+
+
+async def test_what_no_key_fits_has_the_keys_read_again_once_a_second() -> None:
+    store, clock = CountingStore(), ManualClock()
+    keys = directory(store, clock)
+    store.rings["env_1"] = ring("env_1", "k" * 32)
+    await keys.key_ring("env_1")
+    store.rings["env_1"] = ring("env_1", "n" * 32)
+    for _ in range(3):
+        assert await keys.recent_key_ring("env_1") == ring("env_1", "k" * 32)
+    clock.time += 1.1
+    for _ in range(3):
+        assert await keys.recent_key_ring("env_1") == store.rings["env_1"]
+    assert await keys.key_ring("env_1") == store.rings["env_1"]
+    assert store.readings == ["env_1", "env_1"]

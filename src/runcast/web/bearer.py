@@ -75,9 +75,17 @@ class Bearer:
         raise InvalidToken("This is neither a secret key nor a public access token known here.")
 
     async def _verify(self, token: str, digest: bytes) -> Grant:
-        ring = await self._keys.key_ring(read_subject(token))
+        environment_id = read_subject(token)
+        ring = await self._keys.key_ring(environment_id)
         now = self._clock.now()
-        grant = verify_token(token, keys=ring, now=now)
+        try:
+            grant = verify_token(token, keys=ring, now=now)
+        except InvalidToken:
+            # It may be signed with a key that is newer than what is remembered.
+            recent = await self._keys.recent_key_ring(environment_id)
+            if recent == ring:
+                raise
+            grant = verify_token(token, keys=recent, now=now)
         assert grant.expires_at is not None
         self._verified[digest] = (grant, min(grant.expires_at, now + self._keys.ttl_seconds))
         self._verified.move_to_end(digest)

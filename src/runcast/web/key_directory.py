@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 from runcast.auth.keys import KeyRing
 from runcast.ports import Clock, KeyStore
 
-_UNKNOWN_SECONDS = 1.0
+# How old an answer may be that somebody is turned away for.
+_REFUSAL_SECONDS = 1.0
 
 V = TypeVar("V")
 
@@ -37,10 +38,11 @@ class _Memory(Generic[V]):
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._readings: dict[str, asyncio.Task[V | None]] = {}
 
-    async def get(self, key: str) -> V | None:
+    async def get(self, key: str, *, max_age_seconds: float | None = None) -> V | None:
         now = self._clock.now()
+        max_age = self._ttl_seconds if max_age_seconds is None else max_age_seconds
         entry = self._known.get(key)
-        if entry is not None and now < entry[1]:
+        if entry is not None and now < entry[1] + min(max_age, self._ttl_seconds):
             return entry[0]
         if now < self._unknown.get(key, 0.0):
             return None
@@ -60,10 +62,10 @@ class _Memory(Generic[V]):
         self._known.pop(key, None)
         self._unknown.pop(key, None)
         if value is None:
-            self._unknown[key] = asked_at + min(_UNKNOWN_SECONDS, self._ttl_seconds)
+            self._unknown[key] = asked_at + min(_REFUSAL_SECONDS, self._ttl_seconds)
             _drop_oldest(self._unknown, self._max_entries)
         else:
-            self._known[key] = (value, asked_at + self._ttl_seconds)
+            self._known[key] = (value, asked_at)
             _drop_oldest(self._known, self._max_entries)
         return value
 
@@ -95,6 +97,11 @@ class KeyDirectory:
     async def key_ring(self, environment_id: str) -> KeyRing:
         """Give the keys of an environment; one that does not exist has none."""
         return await self._rings.get(environment_id) or KeyRing(environment_id, ())
+
+    async def recent_key_ring(self, environment_id: str) -> KeyRing:
+        """As `key_ring`, at most a second behind the store: for what no key fits."""
+        ring = await self._rings.get(environment_id, max_age_seconds=_REFUSAL_SECONDS)
+        return ring or KeyRing(environment_id, ())
 
     async def environment_id(self, key: str) -> str | None:
         """Give the environment that a secret key authenticates, or None."""
