@@ -27,6 +27,8 @@ from runcast.core.selector import Selector
 from runcast.errors import InvalidCursor
 
 INITIAL_OFFSET = "-1"
+# Of the protocol, though no official client sends it: without what is there, only what comes.
+NOW_OFFSET = "now"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

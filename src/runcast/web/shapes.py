@@ -18,7 +18,7 @@ from runcast.core.page import Paging
 from runcast.core.position import Position
 from runcast.core.selector import Selector
 from runcast.core.shape import MUST_REFETCH, ShapeFormat, ShapeSseFormat, messages_body
-from runcast.core.shape_echo import INITIAL_OFFSET, Echo, parse_echo, shape_name
+from runcast.core.shape_echo import INITIAL_OFFSET, NOW_OFFSET, Echo, parse_echo, shape_name
 from runcast.core.shape_row import Dialect, shape_schema
 from runcast.core.status import ApiVersion
 from runcast.core.subscription import Subscription
@@ -89,7 +89,7 @@ class Shape:
     @property
     def waits(self) -> bool:
         """Whether an answer without news is held back."""
-        return self.query.live
+        return self.query.live and self.query.offset != NOW_OFFSET
 
     @property
     def handle(self) -> str:
@@ -147,6 +147,10 @@ async def answer_shape(
     if shape.query.offset == INITIAL_OFFSET:
         await authorize()
         return PollAnswer(shape, shape.beginning(), since=None)
+    if shape.query.offset == NOW_OFFSET:
+        await authorize()
+        beginning = shape.beginning()
+        return PollAnswer(shape, beginning, since=beginning.position)
     echo = shape.echo()
     if echo is None:
         await authorize()
@@ -237,7 +241,8 @@ class PollAnswer:
     def _nothing(self, position: Position) -> ASGIApp:
         """Nothing new up to a position: the client stands where it stood, but for the cursor."""
         echo, shape = replace(self._echo, position=position), self._shape
-        if position.incarnation != self._echo.position.incarnation:
+        begins = shape.query.offset == NOW_OFFSET
+        if begins or position.incarnation != self._echo.position.incarnation:
             return self._answer(echo, echo.handle, echo.offset, [])
         handle = echo.handle if shape.handle == shape.query.expired_handle else shape.handle
         return self._answer(echo, handle, shape.query.offset or "", [])
