@@ -25,6 +25,7 @@ from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
+from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.tailer import PostgresTailer
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.settings import Settings
@@ -142,7 +143,7 @@ class Gateway:
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
             self._database,
-            chunks,
+            StreamRegistry(self._database, max_streams=limits.max_streams_per_run),
             ledger,
             stream_retention_seconds=limits.stream_retention_seconds,
         )

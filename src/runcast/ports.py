@@ -222,6 +222,14 @@ class ChunkLog(Protocol):
         """Let no more chunks come; closing again changes nothing."""
         ...
 
+    def follow(self, name: StreamName) -> None:
+        """Let the hub be told of what happens to a stream; what happened before, it reads."""
+        ...
+
+    def unfollow(self, name: StreamName) -> None:
+        """Nobody here reads the stream any more."""
+        ...
+
     async def read(
         self, name: StreamName, offset: int, *, max_chunks: int, max_bytes: int
     ) -> ChunkPage:

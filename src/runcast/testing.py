@@ -251,6 +251,7 @@ def _page(
 class _Stream:
     """One stream of a `MemoryChunkLog`."""
 
+    generation: int
     chunks: list[Chunk] = field(default_factory=list)
     writers: dict[str, int] = field(default_factory=dict)
     open_until: dict[str, float] = field(default_factory=dict)
@@ -289,6 +290,7 @@ class MemoryChunkLog:
         self._max_stream_bytes = max_stream_bytes
         self._lease_seconds = lease_seconds
         self._streams: dict[StreamName, _Stream] = {}
+        self._generation = 0
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -342,6 +344,12 @@ class MemoryChunkLog:
             stream.closed = True
             self._moved(name, stream)
 
+    def follow(self, name: StreamName) -> None:
+        """See `ChunkLog`; all moves are told."""
+
+    def unfollow(self, name: StreamName) -> None:
+        """See `ChunkLog`."""
+
     # -- reading --------------------------------------------------------------------------------
 
     async def read(
@@ -358,7 +366,13 @@ class MemoryChunkLog:
             if page and size > max_bytes:
                 break
             page.append(chunk)
-        state = StreamState(0, len(stream.chunks), stream.closed, self._has_open_writers(stream))
+        state = StreamState(
+            0,
+            len(stream.chunks),
+            stream.closed,
+            self._has_open_writers(stream),
+            stream.generation,
+        )
         return ChunkPage(page, state)
 
     async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
@@ -382,7 +396,8 @@ class MemoryChunkLog:
         if stream is None:
             if sum(other.run_id == name.run_id for other in self._streams) >= self._max_streams:
                 raise TooManyStreams(f"A run has at most {self._max_streams} streams.")
-            stream = self._streams[name] = _Stream()
+            self._generation += 1
+            stream = self._streams[name] = _Stream(self._generation)
             self._moved(name, stream)
         return stream
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -58,6 +59,31 @@ class TestReading:
         assert isinstance(reset, Reset)
         assert reset.reason == "too_old"
         assert rest == [[4, 5], UpToDate(6)]
+
+    @pytest.mark.parametrize("live", [False, True])
+    def test_another_stream_of_the_same_length_is_told_apart(self, live: bool) -> None:
+        machine = StreamSubscription(offset=0)
+        length = 3 if live else 4
+        machine.receive_page(chunks(0, 3), StreamState(next_index=length, generation=1))
+        if live:
+            machine.receive_state(StreamState(next_index=3, generation=2))
+        assert machine.phase is Phase.READING
+        machine.receive_page((), StreamState(next_index=length, generation=2))
+        assert machine.offset == 0
+        machine.receive_page(chunks(0, length), StreamState(next_index=length, generation=2))
+        frames = sent(machine)
+        assert [frame.reason for frame in frames if isinstance(frame, Reset)] == ["begun_anew"]
+        assert frames[-2 if not live else -1] == list(range(length))
+
+    def test_a_stream_that_begins_is_no_other_one(self) -> None:
+        machine = StreamSubscription(offset=0)
+        machine.receive_page((), StreamState())
+        machine.receive_live(chunks(0, 2))
+        machine.receive_state(StreamState(next_index=2, generation=7))
+        assert machine.phase is Phase.LIVE
+        assert sent(machine) == [UpToDate(0), [0, 1]]
+        machine.receive_state(StreamState(next_index=2, generation=8))
+        assert machine.phase is Phase.READING
 
     def test_an_offset_that_the_stream_does_not_reach_reads_it_from_its_start(self) -> None:
         machine = StreamSubscription(offset=9)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runcast.core.chunk import Chunk
+from runcast.core.chunk import Chunk, StreamMove
 from tests.support.gateway_app import until
 from tests.support.stream_hub import NAME, Client, StreamHub, away, calm
 
@@ -264,7 +264,6 @@ class TestBeginningAnew:
         world.clock.advance(1000)
         assert await world.log.prune(older_than_seconds=100) == 1
         world.count = 0
-        # One by one: of a stream that has outgrown the old one at once, nobody could tell.
         for _ in range(count):
             await world.append()
             await calm()
@@ -272,6 +271,35 @@ class TestBeginningAnew:
         assert client.parts == list(range(count))
         fresh = await world.live()
         assert fresh.parts == client.parts
+
+    @pytest.mark.parametrize("count", [5, 9])
+    async def test_also_when_it_has_reached_the_old_one_at_once(self, count: int) -> None:
+        world = StreamHub()
+        await world.append_many(5)
+        client = await world.live()
+        world.clock.advance(1000)
+        assert await world.log.prune(older_than_seconds=100) == 1
+        world.count = 0
+        world.log.on_move = lambda move: None  # all of it comes as one piece of news
+        await world.append_many(count)
+        world.hub.streams_moved([StreamMove(NAME, None, False)])
+        await until(lambda: client.events[1:] == ["reset begun_anew"] and len(client.parts) > 0)
+        await calm()
+        assert client.parts == list(range(count))
+
+    async def test_nothing_is_handed_on_while_that_is_not_known(self) -> None:
+        world = StreamHub()
+        world.tell_appends(and_moves=False)
+        await world.append()
+        client = await world.live()
+        tail = world.hub.tail_of(NAME)
+        with_news = world.log.hold_next_read()
+        world.hub.streams_moved([StreamMove(NAME, None, False)])
+        await world.append()
+        assert client.parts == [0]
+        with_news.release()
+        await until(lambda: client.parts == [0, 1])
+        assert tail.readers
 
     async def test_a_reader_who_comes_then_does_not_read_for_ever(self) -> None:
         world = StreamHub()
@@ -333,6 +361,7 @@ class TestAppendedHere:
     async def test_they_are_not_read(self, and_moves: bool) -> None:
         world = StreamHub()
         world.tell_appends(and_moves=and_moves)
+        await world.append()
         clients = [await world.live() for _ in range(5)]
         before = world.log.reads
         for count in (1, 3, 2):
@@ -340,7 +369,7 @@ class TestAppendedHere:
             await calm()
         assert world.log.reads == before
         for client in clients:
-            assert client.parts == list(range(6))
+            assert client.parts == list(range(7))
 
     async def test_a_close_is_seen(self) -> None:
         world = StreamHub()

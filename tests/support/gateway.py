@@ -25,6 +25,7 @@ from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.run_store import PostgresRunStore
+from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
@@ -128,7 +129,7 @@ def janitor(database: Database) -> Janitor:
     """One that deletes what is old, but for objects: there is no store."""
     return Janitor(
         database,
-        PostgresChunkLog(database, max_streams=1, max_stream_bytes=1),
+        StreamRegistry(database, max_streams=1),
         PostgresObjectLedger(database, NO_OBJECTS, unused_seconds=3600),
         stream_retention_seconds=60,
     )

@@ -66,12 +66,14 @@ class StreamState:
     How far a stream is: chunks from ``first_index`` up to, not including, ``next_index``.
 
     ``open`` tells whether more may come by itself: it was not closed, and some writer is connected.
+    ``generation`` is another number once the stream was deleted or lost and began anew; 0: unknown.
     """
 
     first_index: int = 0
     next_index: int = 0
     closed: bool = False
     has_open_writers: bool = False
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,14 @@ class ChunkPage:
 
 @dataclass(frozen=True, slots=True)
 class StreamMove:
-    """A stream changed: it grew, was closed, or lost a writer; the changefeed tells how it is."""
+    """
+    A stream changed: it grew, was closed, or lost a writer.
+
+    ``next_index`` None: what became of it is not known, so that it has to be read.
+    """
 
     name: StreamName
-    next_index: int
+    next_index: int | None
     closed: bool
 
 

@@ -20,6 +20,7 @@ from runcast.core.frame import End, Frame, Reset, UpToDate
 
 TOO_OLD = "The chunks after this offset are not kept any more; the stream goes on from the oldest."
 AHEAD = "The stream does not reach this offset; it is read from its start."
+BEGUN_ANEW = "The stream was deleted or lost and began anew; it is read from its start."
 
 
 class Phase(Enum):
@@ -48,13 +49,22 @@ class StreamSubscription:
         offset: Of the first chunk to send; None begins behind the last one there is.
     """
 
-    __slots__ = ("_outgoing", "_told_up_to_date", "offset", "phase", "run_over", "writable")
+    __slots__ = (
+        "_generation",
+        "_outgoing",
+        "_told_up_to_date",
+        "offset",
+        "phase",
+        "run_over",
+        "writable",
+    )
 
     def __init__(self, *, offset: int | None) -> None:
         self.phase = Phase.READING
         self.offset = offset
         self.writable = True
         self.run_over = False  # the stream ends when its writers are gone
+        self._generation = 0  # of the stream that was read
         self._told_up_to_date = False
         self._outgoing: list[StreamFrame] = []
 
@@ -72,6 +82,7 @@ class StreamSubscription:
         """Take what was read from the log at the reader's offset, or behind what is lost."""
         if self.phase is not Phase.READING:
             return
+        begun_anew, self._generation = self._begun_anew(state), state.generation
         if self.offset is None:
             self.offset = state.next_index
             chunks = ()
@@ -80,6 +91,10 @@ class StreamSubscription:
             self.offset = state.first_index
         elif self.offset > state.next_index:
             self._outgoing.append(Reset("ahead", AHEAD))
+            self.offset = state.first_index
+            return
+        elif begun_anew and self.offset:
+            self._outgoing.append(Reset("begun_anew", BEGUN_ANEW))
             self.offset = state.first_index
             return
         self._take(chunks)
@@ -103,9 +118,11 @@ class StreamSubscription:
         """The stream as it is: it may be over, have more than was sent, or have begun anew."""
         if self.phase is not Phase.LIVE or self.offset is None:
             return
-        if state.next_index != self.offset:
+        if state.next_index != self.offset or self._begun_anew(state):
             self.phase = Phase.READING
-        elif state.closed or (self.run_over and not state.has_open_writers):
+            return
+        self._generation = self._generation or state.generation
+        if state.closed or (self.run_over and not state.has_open_writers):
             self._outgoing.append(End("closed" if state.closed else "finished"))
             self.phase = Phase.CLOSED
 
@@ -125,6 +142,9 @@ class StreamSubscription:
             return []
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    def _begun_anew(self, state: StreamState) -> bool:
+        return 0 != self._generation != state.generation != 0
 
     def _take(self, chunks: Sequence[Chunk]) -> None:
         fresh = [chunk for chunk in chunks if chunk.index >= (self.offset or 0)]

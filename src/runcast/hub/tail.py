@@ -58,6 +58,7 @@ class Tail:
         "_budget",
         "_closed",
         "_end",
+        "_generation",
         "_limits",
         "_log",
         "_next_index",
@@ -65,6 +66,7 @@ class Tail:
         "_recent",
         "_recheck",
         "_slots",
+        "_sure",
         "_tails",
         "heard",
         "name",
@@ -88,6 +90,8 @@ class Tail:
         self.heard = 0  # how often something was heard of the stream or its run
         self._end: int | None = None  # all live readers have what is below
         self._next_index = 0  # how far the stream is known to be
+        self._generation = 0  # of the stream, once it was read
+        self._sure = True  # that the stream is still the one that was read
         self._closed = False
         self._recent: deque[Chunk] = deque()
         self._budget = limits.stream_tail_bytes
@@ -97,13 +101,18 @@ class Tail:
 
     def add(self, reader: LiveReader) -> None:
         """A reader came."""
-        self._tails[self.name] = self
+        if not self.readers:
+            self._tails[self.name] = self
+            self._log.follow(self.name)
         self.readers[reader] = None
 
     def remove(self, reader: LiveReader) -> None:
         """A reader left; the last one takes the tail along."""
-        self.readers.pop(reader, None)
+        if reader not in self.readers:
+            return
+        del self.readers[reader]
         if not self.readers:
+            self._log.unfollow(self.name)
             if self._tails.get(self.name) is self:
                 del self._tails[self.name]
             if self._pulling is not None:
@@ -113,7 +122,12 @@ class Tail:
 
     def moved(self, move: StreamMove) -> None:
         """The stream grew, or something else about it changed."""
-        known = self._end is not None and move.next_index == self._end == self._next_index
+        if move.next_index is None:
+            self._sure = self._end is None
+            self.pull()
+            return
+        # Read at least once: by its generation it is known again when it begins anew.
+        known = self._generation and move.next_index == self._end == self._next_index
         self._next_index = max(self._next_index, move.next_index)
         if known and not move.closed and not any(each.machine.run_over for each in self.readers):
             return  # `appended` told it already, and who else writes matters to nobody
@@ -123,7 +137,7 @@ class Tail:
         """Take chunks that were just stored; beyond a gap they are read when the news comes."""
         self.heard += 1
         self._next_index = max(self._next_index, chunks[-1].index + 1)
-        if self._end == chunks[0].index:
+        if self._end == chunks[0].index and self._sure:
             self._deliver(chunks)
 
     def abort(self) -> None:
@@ -163,7 +177,10 @@ class Tail:
             known = [chunk for chunk in self._recent if chunk.index >= offset]
             if known:
                 state = StreamState(
-                    next_index=self._next_index, closed=self._closed, has_open_writers=True
+                    next_index=self._next_index,
+                    closed=self._closed,
+                    has_open_writers=True,
+                    generation=self._generation,
                 )
                 return ChunkPage(known, state)
         async with self._slots:  # however many come back at once, some connections stay free
@@ -197,6 +214,7 @@ class Tail:
             except BackendError:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            self._sure = self._sure or not self._again
             fresh = [chunk for chunk in page.chunks if chunk.index >= self._end]
             if fresh:
                 self._deliver(fresh)
@@ -213,8 +231,10 @@ class Tail:
             max_chunks=max_chunks,
             max_bytes=self._limits.stream_page_bytes,
         )
-        if page.state.next_index < known:
+        generation = page.state.generation
+        if page.state.next_index < known or 0 != self._generation != generation != 0:
             self._begin_anew(page.state)
+        self._generation = generation
         self._next_index = max(self._next_index, page.state.next_index)
         self._closed |= page.state.closed
         return page

@@ -13,10 +13,10 @@ from runcast.errors import (
     NotFound,
     StreamClosed,
     StreamFull,
-    TooManyStreams,
 )
 from runcast.postgres.chunk_reads import ChunkReads
 from runcast.postgres.database import Database, Transaction
+from runcast.postgres.stream_registry import StreamRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class PostgresChunkLog:
         lease_seconds: float = 10.0,
     ) -> None:
         self._database = database
-        self._max_streams = max_streams
+        self._registry = StreamRegistry(database, max_streams=max_streams)
         self._max_stream_bytes = max_stream_bytes
         self._lease_seconds = lease_seconds
         self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
@@ -118,7 +118,7 @@ class PostgresChunkLog:
             NotFound: There is no such run.
             TooManyStreams: The run has as many streams as it may.
         """
-        await self._database.retrying(lambda: self._register(name))
+        await self._register(name)
 
     async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
         """
@@ -201,6 +201,12 @@ class PostgresChunkLog:
             name.key,
         )
 
+    def follow(self, name: StreamName) -> None:
+        """Nothing to do: the changefeed tells of all streams."""
+
+    def unfollow(self, name: StreamName) -> None:
+        """Nothing to do."""
+
     # -- reading --------------------------------------------------------------------------------
 
     async def read(
@@ -212,25 +218,6 @@ class PostgresChunkLog:
         A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
         """
         return await self._reads.read(name, offset, max_chunks=max_chunks, max_bytes=max_bytes)
-
-    async def prune(self, *, older_than_seconds: float, limit: int = 100) -> int:
-        """
-        Delete streams that nobody wrote to for so long; returns how many of them.
-
-        One with a connected writer stays.
-        """
-        rows = await self._database.fetch(
-            """DELETE FROM @schema@.streams WHERE id IN (
-                SELECT id FROM @schema@.streams
-                WHERE updated_at < now() - make_interval(secs => $1) AND NOT EXISTS (
-                    SELECT FROM @schema@.stream_writers
-                    WHERE stream_id = streams.id AND open_until > now())
-                ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED
-            ) RETURNING id""",
-            older_than_seconds,
-            limit,
-        )
-        return len(rows)
 
     # -- group commit ---------------------------------------------------------------------------
 
@@ -360,36 +347,7 @@ class PostgresChunkLog:
         return stream_id
 
     async def _register(self, name: StreamName) -> None:
-        async with self._database.transaction() as transaction:
-            # The run's row is the lock under which its streams are counted.
-            runs = await transaction.fetch(
-                "SELECT realtime_streams FROM @schema@.runs WHERE id = $1 FOR UPDATE", name.run_id
-            )
-            if not runs:
-                raise NotFound("There is no such run.")
-            rows = await transaction.fetch(
-                """INSERT INTO @schema@.streams (run_id, key)
-                SELECT $1, $2 WHERE (
-                    SELECT count(*) FROM @schema@.streams WHERE run_id = $1 AND key <> $2) < $3
-                ON CONFLICT (run_id, key) DO NOTHING RETURNING id""",
-                name.run_id,
-                name.key,
-                self._max_streams,
-            ) or await transaction.fetch(
-                "SELECT id FROM @schema@.streams WHERE run_id = $1 AND key = $2",
-                name.run_id,
-                name.key,
-            )
-            if not rows:
-                raise TooManyStreams(f"A run has at most {self._max_streams} streams.")
-            if name.announced and name.key not in runs[0]["realtime_streams"]:
-                await transaction.fetch(
-                    """UPDATE @schema@.runs
-                    SET realtime_streams = array_append(realtime_streams, $2) WHERE id = $1""",
-                    name.run_id,
-                    name.key,
-                )
-        self._ids[name] = rows[0]["id"]
+        self._ids[name] = await self._registry.register(name)
         while len(self._ids) > _KNOWN_STREAMS:
             self._ids.popitem(last=False)
 

@@ -119,7 +119,11 @@ def _page(rows: list[Row]) -> ChunkPage:
         return ChunkPage((), StreamState())
     first = rows[0]
     state = StreamState(
-        first["first_index"], first["next_index"], first["closed"], first["has_open_writers"]
+        first["first_index"],
+        first["next_index"],
+        first["closed"],
+        first["has_open_writers"],
+        first["id"],
     )
     chunks = [
         Chunk(row["index"], row["data"], row["appended_at"])

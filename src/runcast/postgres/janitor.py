@@ -8,9 +8,9 @@ import logging
 import random
 
 from runcast.errors import BackendError
-from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.database import Database
 from runcast.postgres.object_ledger import PostgresObjectLedger
+from runcast.postgres.stream_registry import StreamRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +74,13 @@ class Janitor:
     def __init__(
         self,
         database: Database,
-        chunks: PostgresChunkLog,
+        streams: StreamRegistry,
         ledger: PostgresObjectLedger,
         *,
         stream_retention_seconds: float,
     ) -> None:
         self._database = database
-        self._chunks = chunks
+        self._streams = streams
         self._ledger = ledger
         self._stream_retention_seconds = stream_retention_seconds
 
@@ -95,7 +95,7 @@ class Janitor:
 
     async def clean(self) -> None:
         """Do one round."""
-        await self._chunks.prune(older_than_seconds=self._stream_retention_seconds)
+        await self._streams.prune(older_than_seconds=self._stream_retention_seconds)
         await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
         await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
         await self._prune_answers()
