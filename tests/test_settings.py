@@ -103,6 +103,22 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:p%40ss@host:6379/3",
+        "rediss://host",
+        "unix:///run/redis.sock?db=1",
+        "redis+cluster://host:7000",
+        "redis+sentinel://u:p@one:26379,two,[::1]:26380/service/1?sentinel_password=x",
+        "rediss+sentinel://one/service",
+    ],
+)
+def test_redis_may_be_named_in_many_ways(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f" {url}")
+    assert load_settings().redis_url == url
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("DATABASE_URL", "mysql://u:hidden-word@host/db"),
@@ -110,6 +126,10 @@ def test_settings_cannot_be_changed() -> None:
         ("DATABASE_URL", "postgresql://u:hidden/word@host:port/db"),
         ("RUNCAST_DATABASE_URL", "hidden-word"),
         ("REDIS_URL", "http://hidden-word"),
+        ("REDIS_URL", "redis://u:hidden-word@host:70000"),
+        ("REDIS_URL", "redis+sentinel://hidden-word@host:26379"),
+        ("REDIS_URL", "redis+sentinel://hidden-word@host:port/service"),
+        ("RUNCAST_REDIS_PREFIX", "{hidden-word}"),
         ("RUNCAST_SCHEMA", "Hidden-word"),
         ("RUNCAST_SCHEMA", "pg_hidden"),
         ("RUNCAST_PORT", "65536"),

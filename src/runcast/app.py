@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from runcast.core.tailing import Pace
 from runcast.errors import ConfigurationError
 from runcast.hub.hub import Hub
 from runcast.objects.local import LocalObjectStore
-from runcast.ports import ObjectStore
+from runcast.ports import ChunkLog, ObjectStore
 from runcast.postgres.adoption import adopt
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.connection import connected
@@ -28,6 +28,8 @@ from runcast.postgres.scheduler import Scheduler
 from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.tailer import PostgresTailer
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
+from runcast.redis.chunk_log import RedisChunkLog
+from runcast.redis.server import RedisServer
 from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
@@ -97,7 +99,10 @@ class Gateway:
             statement_timeout_seconds=settings.statement_timeout_seconds,
         )
         runs = PostgresRunStore(self._database)
-        chunks = PostgresChunkLog(
+        streams = StreamRegistry(self._database, max_streams=limits.max_streams_per_run)
+        self._redis = None if settings.redis_url is None else RedisServer(settings.redis_url)
+        self._redis_chunks = self._chunks_in_redis(streams, clock)
+        chunks: ChunkLog = self._redis_chunks or PostgresChunkLog(
             self._database,
             max_streams=limits.max_streams_per_run,
             max_stream_bytes=limits.max_stream_bytes,
@@ -105,12 +110,15 @@ class Gateway:
         )
         self.hub = Hub(runs, chunks, clock, limits)
         chunks.on_append = self.hub.chunks_appended
+        if self._redis_chunks is not None:
+            self._redis_chunks.news.on_move = self.hub.streams_moved
         self.tailer = PostgresTailer(
             url,
             schema=settings.schema_name,
             sink=self.hub,
             on_start=self.hub.begin,
             on_restart=self.hub.restart,
+            on_delete=self._runs_deleted,
             pace=pace,
         )
         objects = object_store(settings)
@@ -137,13 +145,18 @@ class Gateway:
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
             metrics=gateway_registry(
-                self.hub, self.tailer, rate_limits, ledger, self._scheduler.counts
+                self.hub,
+                self.tailer,
+                rate_limits,
+                ledger,
+                self._scheduler.counts,
+                self._redis_chunks,
             ),
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
             self._database,
-            StreamRegistry(self._database, max_streams=limits.max_streams_per_run),
+            streams,
             ledger,
             stream_retention_seconds=limits.stream_retention_seconds,
         )
@@ -158,12 +171,18 @@ class Gateway:
             asyncio.create_task(_for_ever(self._janitor.run)),
             asyncio.create_task(_for_ever(self._scheduler.run)),
         ]
+        if self._redis_chunks is not None:
+            self._tasks.append(asyncio.create_task(_for_ever(self._redis_chunks.news.run)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._redis_chunks is not None:
+            await self._redis_chunks.close_connections()
+        if self._redis is not None:
+            await self._redis.close()
         await self._database.close()
 
     async def serve(
@@ -201,7 +220,11 @@ class Gateway:
         self._server.stop()
 
     def readiness(self) -> Readiness:
-        """Ready while the changefeed is fresh and the gateway is not draining."""
+        """
+        Ready while the changefeed is fresh and the gateway is not draining.
+
+        Redis is only told of: without it run feeds go on, and no other gateway would be better.
+        """
         read_at = self.tailer.caught_up_at
         behind = None if read_at is None else asyncio.get_running_loop().time() - read_at
         ready = behind is not None and behind < _BEHIND_SECONDS and not self.hub.draining
@@ -211,8 +234,32 @@ class Gateway:
                 "changefeed": self.tailer.state.value,
                 "secondsSinceLastRead": None if behind is None else round(behind, 3),
                 "draining": self.hub.draining,
+                **self._streams_detail(),
             },
         )
+
+    def _streams_detail(self) -> dict[str, str]:
+        if self._redis is None:
+            return {}
+        return {"redis": "reachable" if self._redis.answers else "unreachable"}
+
+    def _chunks_in_redis(self, streams: StreamRegistry, clock: SystemClock) -> RedisChunkLog | None:
+        if self._redis is None:
+            return None
+        limits = self.settings.limits
+        return RedisChunkLog(
+            self._redis,
+            streams,
+            clock,
+            prefix=self.settings.redis_prefix,
+            max_stream_bytes=limits.max_stream_bytes,
+            retention_seconds=limits.stream_retention_seconds,
+            lease_seconds=limits.stream_lease_seconds,
+        )
+
+    def _runs_deleted(self, run_ids: Sequence[str]) -> None:
+        if self._redis_chunks is not None:
+            self._redis_chunks.runs_deleted(run_ids)
 
     async def _prepare_database(self) -> None:
         """Check the schema, and make a copied or restored database ours."""

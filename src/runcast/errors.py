@@ -189,6 +189,16 @@ class BackendError(GatewayError):
     close_code = 4053
 
 
+class StreamLost(BackendError):
+    """
+    Chunks that were stored before are gone with their server.
+
+    Nothing of the append was stored: the writer asks how far the stream is, and sends again.
+    """
+
+    code = "stream_lost"
+
+
 class Draining(GatewayError):
     """This gateway is going away; reconnect and another one continues."""
 

@@ -201,6 +201,7 @@ class ChunkLog(Protocol):
             NotFound: The run is gone.
             StreamClosed: The stream was closed.
             StreamFull: It has as many bytes as it may; nothing of this call was stored.
+            StreamLost: What was stored before is gone, and nothing of this call was stored.
             BackendError: Whether they are stored is not known; append them again.
         """
         ...
@@ -237,6 +238,22 @@ class ChunkLog(Protocol):
         Read chunks from an offset on, and how far the stream is; empty if there is no stream.
 
         A page holds at least one chunk if there is one, otherwise no more than ``max_bytes``.
+        """
+        ...
+
+
+class StreamRegistrar(Protocol):
+    """Which streams there are: a run is locked while its streams are counted."""
+
+    async def register(self, name: StreamName, *, renew: bool = False) -> int:
+        """
+        Make a stream known, also on its run's row unless it takes input; gives its number.
+
+        ``renew`` says that it is written to, so that it does not become old.
+
+        Raises:
+            NotFound: There is no such run.
+            TooManyStreams: The run has as many streams as it may.
         """
         ...
 

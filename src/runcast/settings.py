@@ -38,6 +38,13 @@ OTHER_VARIABLES: Mapping[str, str] = {
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _KEY_PREFIX = re.compile(r"([A-Za-z0-9_-]+/){0,8}")
+_SENTINELS = re.compile(r"rediss?\+sentinel:")
+# Several hosts, and the name of what they watch.
+_HOST = r"(\[[0-9a-fA-F:.]+\]|[^@/:,\[\]]+)(:\d{1,5})?"
+_SENTINEL_URL = re.compile(
+    rf"rediss?\+sentinel://([^@/]*@)?{_HOST}(,{_HOST})*/[^/?]+(/\d+)?(\?.*)?"
+)
+_REDIS_PREFIX = re.compile(r"[A-Za-z0-9_:.-]{0,64}")
 _COLUMN = re.compile(r"[A-Za-z]{1,64}")
 _DEFAULTS = Limits()
 _KIB = 1024
@@ -55,7 +62,11 @@ def _postgres_url(value: object) -> object:
 
 
 def _redis_url(value: object) -> object:
-    return _url(value, ("redis", "rediss", "unix"))
+    if isinstance(value, str) and _SENTINELS.match(value.strip()):
+        if not _SENTINEL_URL.fullmatch(value.strip()):
+            raise _wrong()
+        return value.strip()
+    return _url(value, ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"))
 
 
 def _endpoint(value: object) -> object:
@@ -86,6 +97,12 @@ def _bucket(value: object) -> object:
 
 def _key_prefix(value: object) -> object:
     if not isinstance(value, str) or not _KEY_PREFIX.fullmatch(value):
+        raise _wrong()
+    return value
+
+
+def _redis_prefix(value: object) -> object:
+    if not isinstance(value, str) or not _REDIS_PREFIX.fullmatch(value):
         raise _wrong()
     return value
 
@@ -174,10 +191,16 @@ class Settings(BaseSettings):
     )
     redis_url: Annotated[str, BeforeValidator(_redis_url)] | None = _text(
         None,
-        "Redis to share between gateways; nothing uses it yet",
-        "redis://user:password@host:6379/0",
+        "Redis 7 or Valkey that keeps the chunks of streams; if it is not set, Postgres does",
+        "redis://user:password@host:6379/0, rediss://…, unix://…, redis+cluster://host:6379, or "
+        "redis+sentinel://:password@host:26379,host:26379/service/0",
         validation_alias=AliasChoices("REDIS_URL", "RUNCAST_REDIS_URL"),
         repr=False,
+    )
+    redis_prefix: Annotated[str, BeforeValidator(_redis_prefix)] = _text(
+        "runcast:",
+        "what keys in Redis begin with; deployments that share one have different ones",
+        "up to 64 of A-Z, a-z, 0-9, _, :, . and -",
     )
     # Not `schema`: pydantic has a method of that name.
     schema_name: Annotated[str, BeforeValidator(_schema)] = _text(

@@ -80,10 +80,10 @@ class TestReading:
         machine.receive_page((), StreamState())
         machine.receive_live(chunks(0, 2))
         machine.receive_state(StreamState(next_index=2, generation=7))
-        assert machine.phase is Phase.LIVE
         assert sent(machine) == [UpToDate(0), [0, 1]]
+        assert machine.phase is Phase.LIVE
         machine.receive_state(StreamState(next_index=2, generation=8))
-        assert machine.phase is Phase.READING
+        assert not machine.direct
 
     def test_an_offset_that_the_stream_does_not_reach_reads_it_from_its_start(self) -> None:
         machine = StreamSubscription(offset=9)

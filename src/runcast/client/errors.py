@@ -185,6 +185,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "too_many_connections": RateLimited,
     "slow_consumer": RateLimited,
     "backend_unavailable": Unavailable,
+    "stream_lost": Unavailable,  # to be sent again; the writer finds out whether it can
     "draining": Unavailable,
 }
 _BY_STATUS: Mapping[int, type[ApiError]] = {

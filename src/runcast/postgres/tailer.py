@@ -118,6 +118,7 @@ class PostgresTailer:
         on_start: Called with the first position, before anything is handed over.
         on_restart: Called with a new position, a reason and a message when the last one cannot be
             continued: the database is another one.
+        on_delete: Called with the ids of runs that were deleted.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class PostgresTailer:
         sink: ChangeSink,
         on_start: Callable[[Position], None],
         on_restart: Callable[[Position, str, str], None],
+        on_delete: Callable[[Sequence[str]], None] = lambda run_ids: None,
         pace: Pace | None = None,
     ) -> None:
         self._url = url
@@ -135,6 +137,7 @@ class PostgresTailer:
         self._sink = sink
         self._on_start = on_start
         self._on_restart = on_restart
+        self._on_delete = on_delete
         self._machine = Tailing(pace)
         self._window_sql = self._sql(_WINDOW)
         self._runs_sql = {
@@ -305,6 +308,8 @@ class PostgresTailer:
         """Read the runs that somebody waits for, and publish them."""
         runs = [row for row in rows if row["environment_id"] is not None]
         moves = [row for row in rows if row["environment_id"] is None]
+        if deleted := [row["id"] for row in runs if row["deleted"]]:
+            self._on_delete(deleted)
         wanted = self._wanted(runs)
         run_ids = list(wanted)
         pieces = [

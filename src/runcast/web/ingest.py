@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from runcast.core.chunk import NewChunk, StreamName
-from runcast.errors import BackendError
+from runcast.errors import BackendError, StreamLost
 from runcast.ports import ChunkLog
 
 _GATHERED_CHARACTERS = 256 * 1024  # then the writer is not listened to until they are stored
@@ -61,6 +61,8 @@ class Ingest:
             try:
                 await self._chunks.append(self._name, group)
                 return
+            except StreamLost:
+                raise  # what was put before these is gone: the writer must know
             except BackendError:
                 if not repeatable or attempt == _COMMIT_RETRIES - 1:
                     raise

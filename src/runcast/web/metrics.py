@@ -53,13 +53,53 @@ class Scheduled(Protocol):
     late_seconds: float
 
 
+class Stored(Protocol):
+    """The figures of streams that are kept in Redis."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Numbers by name: reachable, calls, round_trips, failures, lost, reconnects, misses."""
+        ...
+
+
 def gateway_registry(
-    hub: Hub, feed: Followed, rate_limits: Refusing, objects: Cleaned, schedule: Scheduled
+    hub: Hub,
+    feed: Followed,
+    rate_limits: Refusing,
+    objects: Cleaned,
+    schedule: Scheduled,
+    redis: Stored | None = None,
 ) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
     registry.register(_GatewayCollector(hub, feed, rate_limits, objects, schedule))
+    if redis is not None:
+        registry.register(_RedisCollector(redis))
     return registry
+
+
+class _RedisCollector(Collector):
+    def __init__(self, redis: Stored) -> None:
+        self._redis = redis
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._redis.figures
+        yield GaugeMetricFamily(
+            "runcast_redis_reachable", "1 while Redis answers", value=figures["reachable"]
+        )
+        for name, meaning, value in (
+            ("redis_calls", "Appends, reads and other calls of Redis", figures["calls"]),
+            ("redis_round_trips", "What those calls shared", figures["round_trips"]),
+            ("redis_failures", "Round trips without an answer", figures["failures"]),
+            ("redis_reconnects", "Times the news of streams were lost", figures["reconnects"]),
+            ("streams_lost", "Streams that Redis lost", figures["lost"]),
+            (
+                "stream_news_misses",
+                "Changes of streams found without news; should stay 0",
+                figures["misses"],
+            ),
+        ):
+            yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)
 
 
 class _GatewayCollector(Collector):
