@@ -11,7 +11,12 @@ from hypothesis import settings
 
 from tests.support.machine import is_ci
 
-pytest_plugins = ["tests.support.needs", "tests.support.postgres", "tests.support.s3"]
+pytest_plugins = [
+    "tests.support.needs",
+    "tests.support.postgres",
+    "tests.support.redis",
+    "tests.support.s3",
+]
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)

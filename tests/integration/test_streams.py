@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,11 +45,25 @@ async def app(request: pytest.FixtureRequest, database_url: str) -> AsyncIterato
         yield running
 
 
+@pytest.fixture(params=["postgres", "redis"])
+def chunk_store(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The setting that chooses where chunks are."""
+    if request.param == "postgres":
+        return {}
+    return {"redis_url": request.getfixturevalue("redis_url")}
+
+
 @pytest.fixture
-async def one_app(database_url: str) -> AsyncIterator[GatewayApp]:
-    """Where the tier makes no difference."""
-    async with running_app(database_url) as running:
+async def one_app(database_url: str, chunk_store: dict[str, Any]) -> AsyncIterator[GatewayApp]:
+    """Where the tier makes no difference, but the store of the chunks may."""
+    async with running_app(database_url, **chunk_store) as running:
         yield running
+
+
+def beside(app: GatewayApp) -> AbstractAsyncContextManager[GatewayApp]:
+    """A second gateway like this one."""
+    settings = app.gateway.settings
+    return running_app(settings.require_database_url(), redis_url=settings.redis_url)
 
 
 def follower(app: GatewayApp, run_id: str, **options: Any) -> StreamFollower:
@@ -110,13 +124,13 @@ class TestManyReaders:
     @pytest.mark.slow
     @pytest.mark.timeout(150)
     async def test_10000_chunks_are_byte_equal_for_20_readers_that_disconnect_at_random(
-        self, database_url: str
+        self, database_url: str, chunk_store: dict[str, Any]
     ) -> None:
         dice = random.Random(SEED)
         lines = numbered(10_000, dice)
         async with (
-            running_app(database_url, transport="auto") as first,
-            running_app(database_url, transport="portable") as second,
+            running_app(database_url, transport="auto", **chunk_store) as first,
+            running_app(database_url, transport="portable", **chunk_store) as second,
         ):
             run_id = await first.insert()
             halfway = asyncio.Event()
@@ -189,7 +203,7 @@ class TestManyReaders:
         self, one_app: GatewayApp, database_url: str
     ) -> None:
         run_id = await one_app.insert()
-        async with running_app(database_url) as other:
+        async with beside(one_app) as other:
             readers = [follower(other, run_id, transport=transport) for transport in TRANSPORTS]
             for reader in readers:
                 reader.start()
@@ -421,7 +435,7 @@ class TestWriters:
         run_id = await one_app.insert()
         reader = follower(one_app, run_id)
         reader.start()
-        async with running_app(database_url) as other:
+        async with beside(one_app) as other:
 
             async def write_as(app: GatewayApp, name: str) -> None:
                 async with writing(app.url, app.bearer, run_id, writer=name) as writer:
@@ -843,13 +857,14 @@ class TestKilled:
     async def test_a_gateway_killed_in_the_middle_loses_nothing_that_was_acknowledged(
         self, one_app: GatewayApp, database_url: str, tmp_path: Path
     ) -> None:
+        variables = {"REDIS_URL": url} if (url := one_app.gateway.settings.redis_url) else {}
         dice = random.Random(SEED)
         app, lines = one_app, numbered(600, dice)
         run_id = await app.insert()
         elsewhere, there = follower(app, run_id), follower(app, run_id)
         elsewhere.start()
         acknowledged = -1
-        with gateway_process(tmp_path, database_url) as process:
+        with gateway_process(tmp_path, database_url, **variables) as process:
             there.url = process.url
             there.start()
             # Some whole bodies, whose answers promise that they are kept …
@@ -869,7 +884,7 @@ class TestKilled:
         assert there.cut
         last = await last_index(app.url, app.bearer, run_id, "w")
         assert last >= max(acknowledged, len(there.texts) - 1)
-        with gateway_process(tmp_path, database_url) as process:
+        with gateway_process(tmp_path, database_url, **variables) as process:
             assert await last_index(process.url, app.bearer, run_id, "w") == last
             rest = "\n".join(lines[last + 1 :]).encode()
             answer = await write(process.url, app.bearer, run_id, rest, writer="w", first=last + 1)
@@ -886,7 +901,7 @@ class TestKilled:
         self, one_app: GatewayApp, database_url: str
     ) -> None:
         lines = [str(n) for n in range(200)]
-        async with running_app(database_url) as other:
+        async with beside(one_app) as other:
             run_id = await other.insert()
             reader = follower(other, run_id)
             reader.start()
