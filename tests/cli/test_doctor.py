@@ -1,20 +1,25 @@
 """`runcast doctor`: finds what is wrong, and says what to do about it."""
 
 import asyncio
+import itertools
+import re
 import secrets
 import socket
 from urllib.parse import urlsplit
 
 import pytest
+from redis.asyncio import Redis
 
 from runcast.cli.finding import Level
 from runcast.cli.object_checks import check_objects
+from runcast.cli.redis_checks import check_redis
 from runcast.cli.settings_page import settings_page
 from runcast.objects.s3 import Bucket
 from runcast.settings import load_settings
 from tests.cli.command_line import CommandLine, Ready
 from tests.cli.pooler import transaction_pooler
 from tests.support.postgres import execute
+from tests.support.redis import RestartableRedis
 from tests.support.s3 import S3Server
 
 
@@ -142,6 +147,70 @@ def test_a_bucket_is_tried(runcast: CommandLine, database_url: str, s3_server: S
     assert f"ok  objects: the bucket {bucket.name} can be" in examined.stdout
     assert "ok  addresses: 127.0.0.1:" in examined.stdout
     assert s3_server.files(bucket) == []
+
+
+def test_redis_is_examined(
+    runcast: CommandLine, database_url: str, restartable_redis: RestartableRedis
+) -> None:
+    examined = runcast.having(DATABASE_URL=database_url, REDIS_URL=restartable_redis.url)
+    said = examined.run("doctor")
+    assert said.returncode == 0, said.stdout
+    assert re.search(r"ok  redis: (Redis|Valkey) \d+\.\d", said.stdout)
+    assert "ok  redis memory: " in said.stdout
+    assert "ok  redis disk: what was acknowledged survives a crash" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "level", "said"),
+    [
+        ({"appendfsync": "everysec"}, Level.NOTE, "a crash loses the last second"),
+        ({"appendonly": "no"}, Level.NOTE, "a restart loses all streams"),
+        ({"appendonly": "no", "save": "60 1"}, Level.NOTE, "after the last snapshot"),
+        ({"maxmemory-policy": "allkeys-lru"}, Level.BAD, "it evicts keys (allkeys-lru)"),
+    ],
+)
+async def test_what_redis_would_lose_is_said(
+    restartable_redis: RestartableRedis, setting: dict[str, str], level: Level, said: str
+) -> None:
+    async with Redis.from_url(restartable_redis.url) as redis:
+        await redis.config_set(*itertools.chain(*setting.items()))
+    settings = load_settings(redis_url=restartable_redis.url)
+    [finding] = [each async for each in check_redis(settings) if each.level is not Level.FINE]
+    assert (finding.level, said in finding.text) == (level, True), finding
+    assert finding.remedy
+
+
+async def test_a_redis_that_tells_nothing_of_itself_is_fine(
+    restartable_redis: RestartableRedis,
+) -> None:
+    async with Redis.from_url(restartable_redis.url) as redis:
+        await redis.acl_setuser(
+            "some", enabled=True, passwords=["+s3cret"], categories=["+@all"], commands=["-config"]
+        )
+    url = restartable_redis.url.replace("redis://", "redis://some:s3cret@")
+    found = [each async for each in check_redis(load_settings(redis_url=url))]
+    assert [each.level for each in found] == [Level.FINE, Level.FINE, Level.NOTE]
+    assert "s3cret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://somebody:hidden@127.0.0.1:{port}", "Redis refuses the gateway"),
+        ("redis://:hidden@127.0.0.1:1", "Redis does not answer"),
+        ("redis+cluster://:hidden@127.0.0.1:1", "Redis does not answer"),
+        ("redis+cluster://127.0.0.1:{port}/?password=hidden", "Redis does not answer"),
+        ("redis+sentinel://hidden@127.0.0.1:1/service", "Redis does not answer"),
+    ],
+)
+async def test_a_redis_that_cannot_be_used_is_found(
+    restartable_redis: RestartableRedis, url: str, said: str
+) -> None:
+    settings = load_settings(redis_url=url.format(port=restartable_redis.port))
+    [finding] = [each async for each in check_redis(settings)]
+    assert finding.level is Level.BAD
+    assert said in finding.text
+    assert "hidden" not in str(finding)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from runcast.cli.database_checks import check_database
 from runcast.cli.finding import Finding, Level, bad, fine, note
 from runcast.cli.loop import run
 from runcast.cli.object_checks import check_objects
+from runcast.cli.redis_checks import check_redis
 from runcast.cli.settings_page import settings_page
 from runcast.cli.version import own_version
 from runcast.errors import ConfigurationError
@@ -75,6 +76,8 @@ async def _findings() -> AsyncIterator[Finding]:
         yield finding
     yield await _check_port(settings)
     async for finding in check_objects(settings, now()):
+        yield finding
+    async for finding in check_redis(settings):
         yield finding
     if settings.database_url is None:
         yield _check_embedded()
