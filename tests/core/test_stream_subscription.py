@@ -75,6 +75,42 @@ class TestReading:
         assert [frame.reason for frame in frames if isinstance(frame, Reset)] == ["begun_anew"]
         assert frames[-2 if not live else -1] == list(range(length))
 
+    @pytest.mark.parametrize("page", [(1, 4), (1, 2)])
+    def test_who_comes_back_to_the_same_stream_goes_on(self, page: tuple[int, int]) -> None:
+        machine = StreamSubscription(offset=2, last_seen=1)
+        assert machine.offset == 1  # is read once more
+        machine.receive_page(chunks(*page), StreamState(next_index=4))
+        machine.receive_page(chunks(page[1], 4), StreamState(next_index=4))
+        parts = [offset for frame in sent(machine) if isinstance(frame, list) for offset in frame]
+        assert parts == [2, 3]
+
+    def test_who_comes_back_to_another_stream_is_told(self) -> None:
+        machine = StreamSubscription(offset=2, last_seen=999)
+        machine.receive_page(chunks(1, 4), StreamState(next_index=4))
+        assert machine.offset == 0
+        machine.receive_page(chunks(0, 4), StreamState(next_index=4))
+        reset, *rest = sent(machine)
+        assert isinstance(reset, Reset)
+        assert reset.reason == "begun_anew"
+        assert rest == [[0, 1, 2, 3], UpToDate(4)]
+
+    @pytest.mark.parametrize(
+        ("state", "there", "reasons", "offset"),
+        [
+            (StreamState(next_index=1), [], ["ahead"], 0),
+            (StreamState(next_index=0), [], ["ahead"], 0),
+            (StreamState(first_index=2, next_index=3), chunks(2, 3), [], 3),
+            (StreamState(first_index=3, next_index=4), chunks(3, 4), ["too_old"], 4),
+        ],
+    )
+    def test_where_the_chunk_that_was_seen_last_is_not_there_any_more(
+        self, state: StreamState, there: list[Chunk], reasons: list[str], offset: int
+    ) -> None:
+        machine = StreamSubscription(offset=2, last_seen=1)
+        machine.receive_page(there, state)
+        assert [each.reason for each in sent(machine) if isinstance(each, Reset)] == reasons
+        assert machine.offset == offset
+
     def test_a_stream_that_begins_is_no_other_one(self) -> None:
         machine = StreamSubscription(offset=0)
         machine.receive_page((), StreamState())

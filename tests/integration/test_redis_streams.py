@@ -261,6 +261,24 @@ async def test_when_everything_is_lost_readers_and_writers_are_told(
             await reader.drop()
 
 
+@pytest.mark.chaos
+@pytest.mark.parametrize("transport", ["sse", "socket"])
+async def test_who_was_away_when_everything_was_lost_is_told(
+    app: GatewayApp, restartable_redis: RestartableRedis, transport: str
+) -> None:
+    run_id = await app.insert()
+    await write_lines(app, run_id, list("012"))
+    reader = await reading(app, run_id, transport=transport)
+    await reader.drop()
+    await asyncio.to_thread(restartable_redis.flush)
+    assert (await write_lines(app, run_id, ["3"], first=3)).code == "stream_lost"
+    await write_lines(app, run_id, list("45678"))
+    reader.start()
+    await reader.until(lambda each: each.texts == list("45678"))
+    assert reader.events == ["up-to-date", "reset begun_anew", "up-to-date"]
+    await reader.drop()
+
+
 def lose_everything(redis: RestartableRedis, how: str) -> None:
     if how == "FLUSHALL":
         redis.flush()

@@ -47,10 +47,13 @@ class StreamSubscription:
 
     Args:
         offset: Of the first chunk to send; None begins behind the last one there is.
+        last_seen: When the chunk before that one was appended, if the reader knows: where another
+            one is in its place, the stream is another one.
     """
 
     __slots__ = (
         "_generation",
+        "_last_seen",
         "_outgoing",
         "_told_up_to_date",
         "offset",
@@ -59,9 +62,12 @@ class StreamSubscription:
         "writable",
     )
 
-    def __init__(self, *, offset: int | None) -> None:
+    def __init__(self, *, offset: int | None, last_seen: int | None = None) -> None:
         self.phase = Phase.READING
         self.offset = offset
+        self._last_seen = last_seen
+        if offset and last_seen is not None:
+            self.offset = offset - 1  # read once more, to be compared
         self.writable = True
         self.run_over = False  # the stream ends when its writers are gone
         self._generation = 0  # of the stream that was read
@@ -83,6 +89,9 @@ class StreamSubscription:
         if self.phase is not Phase.READING:
             return
         begun_anew, self._generation = self._begun_anew(state), state.generation
+        if self.offset is not None and self._last_seen is not None:
+            begun_anew = not self._recognizes(chunks)
+            self.offset += 1
         if self.offset is None:
             self.offset = state.next_index
             chunks = ()
@@ -142,6 +151,12 @@ class StreamSubscription:
             return []
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    def _recognizes(self, chunks: Sequence[Chunk]) -> bool:
+        """Tell whether the chunk that the reader saw last is still the one at its offset."""
+        seen, self._last_seen = self._last_seen, None
+        # What is not there cannot be compared: that the offset does not fit is seen without it.
+        return not chunks or chunks[0].index != self.offset or chunks[0].appended_at == seen
 
     def _begun_anew(self, state: StreamState) -> bool:
         return 0 != self._generation != state.generation != 0

@@ -18,7 +18,6 @@ from runcast.core.position import Position, parse_cursor
 from runcast.core.selector import Selector
 from runcast.core.socket_format import SocketFormat
 from runcast.core.stream_format import StreamSocketFormat
-from runcast.core.stream_subscription import StreamSubscription
 from runcast.core.subscription import Subscription
 from runcast.core.view import View
 from runcast.errors import (
@@ -41,7 +40,7 @@ from runcast.web.feeds import (
 )
 from runcast.web.run_access import readable_run
 from runcast.web.services import Services
-from runcast.web.stream_reading import first_offset, run_key
+from runcast.web.stream_reading import run_key, subscription_from
 
 _MAX_PROBLEMS = 100  # messages in a row that could not be understood, before the socket is closed
 
@@ -162,7 +161,7 @@ class SocketSession:
         if self.connection.closed:
             return
         hub = self._services.hub
-        machine = StreamSubscription(offset=first_offset(command.cursor, asked.begin))
+        machine = subscription_from(command.cursor, asked.begin)
         machine.run_over = run.finished
         self.connection.add(
             StreamReader(

@@ -23,7 +23,7 @@ from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.run_access import readable_run
 
 # An id as parts carry it, or a bare offset.
-_CURSOR = re.compile(r"(?:[0-9]{1,19}-)?([0-9]{1,18})")
+_CURSOR = re.compile(r"(?:([0-9]{1,19})-)?([0-9]{1,18})")
 _MAX_TIMEOUT_SECONDS = 600
 # Official clients that do not say how long they wait expect the end after a minute of silence.
 _OFFICIAL_TIMEOUT_SECONDS = 60.0
@@ -59,13 +59,12 @@ async def follow_stream(call: Call, name: StreamName) -> ASGIApp:
         timeout = _OFFICIAL_TIMEOUT_SECONDS
     begin = headers.get("x-trigger-stream-start") or call.query.begin
     cursor = headers.get("last-event-id") or call.query.cursor
-    offset = first_offset(cursor, begin)
+    machine = subscription_from(cursor, begin)
     run = await readable_run(call.services, call.grant, name.run_id)
     call.services.hub.admit()
     grant, hub = call.grant, call.services.hub
 
     def carry(connection: Connection, form: SseFormat) -> StreamReader:
-        machine = StreamSubscription(offset=offset)
         machine.run_over = run.finished
         return StreamReader(
             connection,
@@ -97,9 +96,9 @@ def run_key(grant: Grant, run_id: str) -> AudienceKey:
     )
 
 
-def first_offset(cursor: str | None, begin: str | int) -> int | None:
+def subscription_from(cursor: str | None, begin: str | int) -> StreamSubscription:
     """
-    Say at which offset a reader begins; None means behind the last chunk there is.
+    Let a reader begin behind the part that it got last, or else where it wants to.
 
     Raises:
         InvalidCursor: The cursor is neither the id of a part nor an offset.
@@ -109,14 +108,17 @@ def first_offset(cursor: str | None, begin: str | int) -> int | None:
         found = _CURSOR.fullmatch(cursor)
         if found is None:
             raise InvalidCursor("A stream is resumed from the id of a part, or from an offset.")
-        return int(found[1]) + 1
+        seen = found[1]
+        return StreamSubscription(
+            offset=int(found[2]) + 1, last_seen=None if seen is None else int(seen)
+        )
     if begin == "latest":
-        return None
+        return StreamSubscription(offset=None)
     if begin == "start":
-        return 0
+        return StreamSubscription(offset=0)
     if isinstance(begin, str) and not re.fullmatch(r"[0-9]{1,18}", begin):
         raise InvalidParameter('A stream is read from "start", "latest" or an offset.')
-    return int(begin)
+    return StreamSubscription(offset=int(begin))
 
 
 def _timeout_seconds(text: str | None) -> float | None:
