@@ -20,6 +20,7 @@ _EXAMPLES = 25
 # These succeed only with values that stand for something, which no schema can say.
 _GUESSED_BY_NOBODY = {
     "rescheduleRun",
+    "waitForTime",
     "resetIdempotencyKey",
     "downloadRunPacket",
     "putObject",

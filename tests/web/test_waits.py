@@ -144,7 +144,7 @@ class TestTimes:
         listed = (await tenant.client.get("/api/v1/waitpoints/tokens")).json()["data"]
         assert first["waitpoint"]["id"] not in {each["id"] for each in listed}
 
-    @pytest.mark.parametrize("body", [{}, {"date": "soon"}, {"date": 5}])
+    @pytest.mark.parametrize("body", [{}, {"date": ""}, {"date": "soon"}, {"date": 5}])
     async def test_the_time_must_be_one(self, tenant: Tenant, body: Any) -> None:
         run_id = await executing(tenant)
         answer = await tenant.client.post(f"/engine/v1/runs/{run_id}/wait/duration", json=body)

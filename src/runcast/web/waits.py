@@ -34,7 +34,7 @@ InputKey = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_KEY_BY
 class WaitForTime(BaseModel):
     """Until when a run waits."""
 
-    date: Text = Field(description="An ISO 8601 time, or a duration from now.")
+    date: Text = Field(min_length=1, description="An ISO 8601 time, or a duration from now.")
     idempotencyKey: Text | None = Field(None, description="One key makes one waitpoint.")
     idempotencyKeyTTL: Text | None = None
 
