@@ -46,7 +46,7 @@ _ERRORS = {
     408: "The body did not arrive in time.",
     410: "What is asked for was there once.",
     413: "The body, or what it would store, is too large.",
-    415: "The body is not JSON by its content type.",
+    415: "The body is compressed, or of a content type that is not read here.",
     422: "The state of things forbids it.",
     429: "Something bounded is full; ask again later.",
     500: "The gateway failed; nothing is wrong with the request.",
