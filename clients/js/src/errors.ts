@@ -33,6 +33,7 @@ export type GatewayCode =
   | "position_lost"
   | "stream_closed"
   | "stream_full"
+  | "stream_lost"
   | "too_many_streams"
   | "invalid_command";
 
@@ -78,6 +79,7 @@ const REMEDIES: Readonly<Record<string, Remedy>> = {
   too_many_connections: "retry",
   slow_consumer: "retry",
   backend_unavailable: "retry",
+  stream_lost: "retry",
   draining: "retry",
   connection_lost: "retry",
   no_answer: "retry",

@@ -108,14 +108,12 @@ class Permissions:
 
     def allows(self, action: str, resources: Iterable[Resource]) -> bool:
         """Tell whether ``action`` is allowed on at least one of the resources."""
-        if _ADMIN in self.scopes:
-            return True
         actions = (action, "*", "write") if action in _IMPLIED_BY_WRITE else (action, "*")
-        if not self.on_all.isdisjoint(actions):
-            return True
+        on_all = _ADMIN in self.scopes or not self.on_all.isdisjoint(actions)
         # Looked up, not searched for: a token may have scopes by the hundred.
         return any(
-            Scope(each, resource.type) in self.scopes
+            on_all
+            or Scope(each, resource.type) in self.scopes
             or Scope(each, resource.type, resource.id) in self.scopes
             for resource in resources
             for each in actions
