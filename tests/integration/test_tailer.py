@@ -138,6 +138,7 @@ class TestCommits:
         self, feed: Following, sql: asyncpg.Connection
     ) -> None:
         await insert(sql, "run_1")
+        await feed.sink.has("run_1")
         for number in range(1, 501):
             await sql.execute("UPDATE runs SET attempt_count = $1", number)
         await feed.sink.until(lambda: feed.sink.runs["run_1"].attempt_count == 500)
