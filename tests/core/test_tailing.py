@@ -263,6 +263,16 @@ class TestMisses:
         machine.next_step(9.0)
         assert machine.misses == 0
 
+    def test_a_bell_during_the_read_is_none(self) -> None:
+        machine = sleeping()
+        assert machine.next_step(PACE.recheck) is Step.ARM
+        machine.receive_armed(at(12), lapsed=False, now=PACE.recheck)
+        assert machine.next_step(PACE.recheck) is Step.READ
+        machine.receive_bell(PACE.recheck)
+        machine.receive_window(1, at(12), PACE.recheck)
+        machine.next_step(9.0)
+        assert machine.misses == 0
+
     def test_what_is_found_while_awake_is_none(self) -> None:
         machine = watching()
         machine.receive_window(1, at(12), 1.0)

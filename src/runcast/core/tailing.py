@@ -129,7 +129,7 @@ class Tailing:
                 if self._was_rung and is_lone:
                     self._sleep_on(now)
                     return
-                if not self._was_rung:
+                if not (self._was_rung or self._is_rung):
                     self._suspected_at = now
             self._read_soon(now)
             self._gap = self.pace.quick if found <= self.pace.few else self.pace.busy
