@@ -20,7 +20,6 @@ from runcast.errors import ExpiredToken, InvalidParameter, InvalidToken
 
 ISSUER = "https://id.trigger.dev"
 AUDIENCE = "https://api.trigger.dev"
-DEFAULT_LIFETIME_SECONDS = 900.0
 MAX_TOKEN_LENGTH = 8192
 MAX_SCOPES = 500
 

@@ -20,8 +20,6 @@ from runcast.errors import ConfigurationError, ExpiredToken, GatewayError, Inval
 _BACK_OFF_SECONDS = (0.5, 15.0)
 # Heartbeats come every 15 seconds unless set otherwise; a silent line is then a dead one.
 _SILENCE_SECONDS = 60.0
-# Of these, asking again changes nothing.
-_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 

@@ -1,9 +1,7 @@
 """A run, and one change of it, as subscribers see them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 # Columns that a subscriber cannot leave out: without them nobody could tell runs apart.
 UNSKIPPABLE_COLUMNS = frozenset({"id", "taskIdentifier", "friendlyId", "status", "createdAt"})
@@ -144,6 +142,3 @@ class RunChange:
         """The newest transaction that this change tells of."""
         newest = self.run.changed_in if self.run else 0
         return max(newest, *(departure.changed_in for departure in self.departures), 0)
-
-
-JsonObject = Mapping[str, Any]

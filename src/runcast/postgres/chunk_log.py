@@ -118,7 +118,9 @@ class PostgresChunkLog:
             NotFound: There is no such run.
             TooManyStreams: The run has as many streams as it may.
         """
-        await self._register(name)
+        self._ids[name] = await self._registry.register(name)
+        while len(self._ids) > _KNOWN_STREAMS:
+            self._ids.popitem(last=False)
 
     async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
         """
@@ -345,11 +347,6 @@ class PostgresChunkLog:
             stream_id = self._ids[name]
         self._ids.move_to_end(name)
         return stream_id
-
-    async def _register(self, name: StreamName) -> None:
-        self._ids[name] = await self._registry.register(name)
-        while len(self._ids) > _KNOWN_STREAMS:
-            self._ids.popitem(last=False)
 
 
 def _is_new(chunk: NewChunk, tip: _Tip) -> bool:

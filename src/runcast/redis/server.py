@@ -24,7 +24,6 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from runcast.errors import BackendError
 
-SINGLE = ("redis", "rediss", "unix")
 SENTINEL = ("redis+sentinel", "rediss+sentinel")
 CLUSTER = ("redis+cluster", "rediss+cluster")
 

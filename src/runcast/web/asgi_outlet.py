@@ -67,11 +67,6 @@ class AsgiOutlet:
         waiting = sum(len(each.get("body") or each.get("text") or "") for each in self._pending)
         return waiting + (self._transport.get_write_buffer_size() if self._transport else 0)
 
-    @property
-    def can_drop(self) -> bool:
-        """Whether `abort` ends the connection itself, so that its client is seen to leave."""
-        return self._transport is not None
-
     async def serve(self, listening: Coroutine[Any, Any, None]) -> None:
         """Listen to the client until that ends, or until nothing more will be written."""
         listener = asyncio.ensure_future(listening)
