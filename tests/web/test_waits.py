@@ -1,6 +1,7 @@
 """Waiting within a run: for a token, a time or input, and what ends it."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -236,6 +237,16 @@ class TestInput:
         url = f"/api/v1/runs/{run_id}/input-streams/wait"
         answer = await tenant.client.post(url, json=body)
         assert answer.status_code == 400
+
+    async def test_a_key_of_too_many_bytes_leaves_nothing_behind(
+        self, gateway: RunningGateway, tenant: Tenant
+    ) -> None:
+        run_id, key = await executing(tenant), 400 * "ü"
+        url = f"/api/v1/runs/{run_id}/input-streams/wait"
+        answer = await tenant.client.post(url, json={"streamId": key})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter")
+        now = datetime.now(UTC)
+        assert await gateway.services.waitpoints.read_awaiting(run_id, key, now=now) == []
 
     async def test_an_unknown_run_is_not_found(self, tenant: Tenant) -> None:
         url = "/api/v1/runs/run_none/input-streams/wait"

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StrictInt
 from starlette.responses import Response
 
-from runcast.core.chunk import MAX_KEY_BYTES
+from runcast.core.chunk import MAX_KEY_BYTES, StreamName
 from runcast.core.run_json import iso_time
 from runcast.core.tags import parse_tags
 from runcast.core.waitpoint import (
@@ -96,13 +96,10 @@ async def await_input(call: Call) -> Response:
     run_id = call.path["run"]
     await _check_run(call)
     after = -1 if body.lastSeqNum is None else body.lastSeqNum
+    StreamName.of_input(run_id, body.streamId)  # refuses a bad key before anything is created
+    awaited = AwaitedInput(run_id, body.streamId, after + 1)
     waitpoint, cached = await _create(
-        call,
-        body,
-        "input",
-        body.timeout,
-        tags=parse_tags(body.tags or []),
-        awaited=AwaitedInput(run_id, body.streamId, after + 1),
+        call, body, "input", body.timeout, tags=parse_tags(body.tags or []), awaited=awaited
     )
     # What was sent before is there; what is sent from now on finds the waitpoint.
     await _deliver(call, waitpoint)
