@@ -248,6 +248,25 @@ class TestInput:
         now = datetime.now(UTC)
         assert await gateway.services.waitpoints.read_awaiting(run_id, key, now=now) == []
 
+    @pytest.mark.parametrize(
+        ("line", "packet"),
+        [
+            (b"no JSON", ("no JSON", "text/plain")),
+            (b'{"a":1}', ('{"a":1}', "application/json")),
+            (b'"no JSON"', ('"no JSON"', "application/json")),
+            (b'"\\u0000"', ('"\\u0000"', "application/json")),
+        ],
+    )
+    async def test_what_is_written_there_as_to_any_stream_is_taken_as_it_is(
+        self, tenant: Tenant, line: bytes, packet: tuple[str, str]
+    ) -> None:
+        run_id = await executing(tenant)
+        url = f"/realtime/v1/streams/{run_id}/self/%24trigger.input%3Achat"
+        assert (await tenant.client.post(url, content=line + b"\n")).status_code == 200
+        waitpoint = (await self.await_input(tenant, run_id))["waitpointId"]
+        found = (await tenant.client.get(f"/api/v1/waitpoints/tokens/{waitpoint}")).json()
+        assert (found["output"], found["outputType"]) == packet
+
     async def test_an_unknown_run_is_not_found(self, tenant: Tenant) -> None:
         url = "/api/v1/runs/run_none/input-streams/wait"
         assert (await tenant.client.post(url, json={"streamId": "a"})).status_code == 404

@@ -107,9 +107,24 @@ def output_packet(data: object) -> tuple[str, str]:
 
 
 def input_packet(chunk: Chunk) -> tuple[str, str]:
-    """Make the packet that a waitpoint is completed with of what was sent to a run."""
-    # A chunk of input is a JSON string that holds JSON.
-    return str(orjson.loads(chunk.text)), JSON
+    """
+    Make the packet that a waitpoint is completed with of what was sent to a run.
+
+    A chunk of input is a JSON string that holds JSON. One that was written there as to any other
+    stream is taken as it is.
+    """
+    if not _is_json(chunk.text):
+        return chunk.text, TEXT
+    value = orjson.loads(chunk.text)
+    return (value if isinstance(value, str) and _is_json(value) else chunk.text), JSON
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def waitpoint_object(waitpoint: Waitpoint, url: str, now: datetime) -> dict[str, Any]:
