@@ -8,6 +8,7 @@ from runcast.errors import BackendError, StreamLost
 from runcast.ports import ChunkLog
 
 _GATHERED_CHARACTERS = 256 * 1024  # then the writer is not listened to until they are stored
+_GROUP_CHUNKS = 10_000  # of tiny ones that is enough for one call, which others wait for
 _COMMIT_RETRIES = 6
 
 
@@ -50,7 +51,8 @@ class Ingest:
 
     async def _store_all(self) -> None:
         while self._gathered:
-            group, self._gathered, self._size = self._gathered, [], 0
+            group, self._gathered = self._gathered[:_GROUP_CHUNKS], self._gathered[_GROUP_CHUNKS:]
+            self._size -= sum(len(chunk.text) for chunk in group)
             await self._store(group)
 
     async def _store(self, group: list[NewChunk]) -> None:
