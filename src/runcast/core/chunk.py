@@ -65,7 +65,7 @@ class StreamState:
     """
     How far a stream is: chunks from ``first_index`` up to, not including, ``next_index``.
 
-    ``open`` tells whether more may come by itself: it was not closed, and some writer is connected.
+    ``has_open_writers``: more may come by itself, because some writer is connected.
     ``generation`` is another number once the stream was deleted or lost and began anew; 0: unknown.
     """
 

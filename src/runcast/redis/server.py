@@ -44,7 +44,7 @@ class RedisServer:
 
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``; with ``+sentinel`` the Sentinels and
-            ``/service/database``; with ``+cluster`` some nodes of a cluster.
+            ``/service/database``; with ``+cluster`` a node of a cluster.
         answer_seconds: A server that takes longer counts as gone.
     """
 
