@@ -57,7 +57,7 @@ class _Known:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Queue:
     """The appends of one stream; one call of them is under way at a time."""
 
     waiting: list[_Append] = field(default_factory=list)
@@ -103,7 +103,7 @@ class RedisChunkLog:
         self.news = StreamNews(server, self.reads, self._keys)
         self.lost = 0
         self._known: OrderedDict[StreamName, _Known] = OrderedDict()
-        self._lanes: dict[StreamName, _Lane] = {}
+        self._queues: dict[StreamName, _Queue] = {}
         self._waiting_bytes = 0
         self._room = asyncio.Condition()
         self._dropping: set[asyncio.Task[None]] = set()
@@ -126,7 +126,9 @@ class RedisChunkLog:
         """Fail what waits, and stop."""
         await self.writes.close()
         await self.reads.close()
-        pending = {lane.writing for lane in self._lanes.values() if lane.writing} | self._dropping
+        pending = {
+            queue.writing for queue in self._queues.values() if queue.writing
+        } | self._dropping
         if pending:
             await asyncio.wait(pending)
 
@@ -160,11 +162,11 @@ class RedisChunkLog:
         async with self._room:
             await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
             self._waiting_bytes += size
-        lane = self._lanes.setdefault(name, _Lane())
+        queue = self._queues.setdefault(name, _Queue())
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Append(chunks, size, done))
-        if lane.writing is None:
-            lane.writing = asyncio.create_task(self._write(name, lane))
+        queue.waiting.append(_Append(chunks, size, done))
+        if queue.writing is None:
+            queue.writing = asyncio.create_task(self._write(name, queue))
         return await done
 
     async def last_index(self, name: StreamName, writer: str) -> int:
@@ -237,11 +239,11 @@ class RedisChunkLog:
 
     # -- one stream's appends -------------------------------------------------------------------
 
-    async def _write(self, name: StreamName, lane: _Lane) -> None:
+    async def _write(self, name: StreamName, queue: _Queue) -> None:
         group: list[_Append] = []
         try:
-            while lane.waiting:
-                group = self._take_group(lane)
+            while queue.waiting:
+                group = self._take_group(queue)
                 try:
                     await self._store(name, group)
                 except GatewayError as error:
@@ -256,22 +258,22 @@ class RedisChunkLog:
                         self._waiting_bytes -= sum(append.bytes for append in group)
                         self._room.notify_all()
         finally:
-            lane.writing = None
-            self._lanes.pop(name, None)
+            queue.writing = None
+            self._queues.pop(name, None)
             _fail(
-                [*group, *lane.waiting],
+                [*group, *queue.waiting],
                 BackendError("The gateway stopped; append the chunks again."),
             )
 
-    def _take_group(self, lane: _Lane) -> list[_Append]:
+    def _take_group(self, queue: _Queue) -> list[_Append]:
         size = chunks = count = 0
-        for append in lane.waiting:
+        for append in queue.waiting:
             size += append.bytes
             chunks += len(append.chunks)
             if count and (size > _GROUP_BYTES or chunks > _GROUP_CHUNKS):
                 break
             count += 1
-        group, lane.waiting = lane.waiting[:count], lane.waiting[count:]
+        group, queue.waiting = queue.waiting[:count], queue.waiting[count:]
         return group
 
     async def _store(self, name: StreamName, group: list[_Append]) -> None:
