@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from runcast.core.position import Position
 from runcast.web.server import listen
-from runcast.web.socket_session import SocketSession
+from runcast.web.socket_commands import SocketCommands
 from tests.support.event_feed import following
 from tests.support.gate import Gate
 from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until
@@ -790,7 +790,7 @@ class TestFrames:
         async def fail(self: object, text: object) -> None:
             raise ValueError("planted")
 
-        monkeypatch.setattr(SocketSession, "_command", fail)
+        monkeypatch.setattr(SocketCommands, "_command", fail)
         async with connected(app.url, app.bearer) as client:
             await client.expect("authenticated")
             await client.send("ping")

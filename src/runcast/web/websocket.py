@@ -1,7 +1,7 @@
 """
 The WebSocket's beginning: its handshake, its token, and who writes to it from then on.
 
-docs/protocol.md "WebSocket"; `socket_session` carries out what is asked for later.
+docs/protocol.md "WebSocket"; `socket_commands` carries out what is asked for later.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from runcast.errors import GatewayError, MissingToken
 from runcast.web.asgi_outlet import AsgiOutlet
 from runcast.web.handover import EXTENSION
 from runcast.web.services import Services
+from runcast.web.socket_commands import CONNECTION_FORMAT, SocketCommands
 from runcast.web.socket_handover import SocketHandover
-from runcast.web.socket_session import CONNECTION_FORMAT, SocketSession
 
 PROTOCOL = "runcast.v1"
 TOKEN_PROTOCOL = "runcast.token."
@@ -59,21 +59,21 @@ async def _serve(websocket: WebSocket, services: Services) -> None:
         outlet = SocketHandover(protocol, services.limits.write_buffer_bytes)
         outlet.listen(_begin(services, grant, outlet).handle)
     else:
-        session = _begin(services, grant, portable)
-        await portable.serve(_follow(websocket, session, portable))
+        commands = _begin(services, grant, portable)
+        await portable.serve(_follow(websocket, commands, portable))
 
 
-def _begin(services: Services, grant: Grant, outlet: SocketHandover | AsgiOutlet) -> SocketSession:
-    session = SocketSession(services, grant, outlet)
-    outlet.connection = session.connection
-    session.begin()
-    return session
+def _begin(services: Services, grant: Grant, outlet: SocketHandover | AsgiOutlet) -> SocketCommands:
+    commands = SocketCommands(services, grant, outlet)
+    outlet.connection = commands.connection
+    commands.begin()
+    return commands
 
 
-async def _follow(websocket: WebSocket, session: SocketSession, outlet: AsgiOutlet) -> None:
+async def _follow(websocket: WebSocket, commands: SocketCommands, outlet: AsgiOutlet) -> None:
     try:
         while not outlet.gone.is_set():
-            await session.handle(await _receive(websocket))
+            await commands.handle(await _receive(websocket))
     except WebSocketDisconnect:
         pass
 

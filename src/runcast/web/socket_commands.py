@@ -55,7 +55,7 @@ class _ConnectionFormat(SocketFormat):
 CONNECTION_FORMAT: SocketFormat = _ConnectionFormat("", frozenset())
 
 
-class SocketSession:
+class SocketCommands:
     """Carries out the commands of an authenticated client, in order, on its connection."""
 
     __slots__ = ("_grant", "_outlet", "_problems", "_services", "connection")
