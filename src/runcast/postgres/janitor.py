@@ -4,8 +4,10 @@ and rate limits that are as if nobody had made a request.
 """
 
 import asyncio
+import functools
 import logging
 import random
+from collections.abc import Awaitable, Callable
 
 from runcast.errors import BackendError
 from runcast.postgres.database import Database
@@ -15,57 +17,44 @@ from runcast.postgres.stream_registry import StreamRegistry
 logger = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 60.0
-_A_ROUND = 5_000  # rows of a kind at most, so that no round is long
+# Thousands of a kind may come every second, so that a round takes several steps; none is long.
+_A_STEP = 5_000
+_A_STEP_STREAMS = 100  # with all of their chunks
+_STEPS = 100
 _DEPARTURES_SECONDS = 7 * 86400.0
 # Tokens live for 30 days at most; one that was spent must be remembered for longer.
 _SPENT_TOKENS_SECONDS = 31 * 86400.0
+_WAITPOINTS_SECONDS = 30 * 86400.0
+
+
+def _prune(table: str, condition: str, order: str, gives: str = "1") -> str:
+    return f"""
+        DELETE FROM @schema@.{table} WHERE ctid IN (
+            SELECT ctid FROM @schema@.{table} WHERE {condition}
+            ORDER BY {order} LIMIT {_A_STEP} FOR UPDATE SKIP LOCKED
+        ) RETURNING {gives}"""
+
+
+_OLD = "{} < now() - make_interval(secs => $1)"
+# Waitpoints that are over, whether completed or timed out.
+_OVER = "coalesce(completed_at, timeout_at)"
 
 # A position that did not see the newest deleted departure cannot be continued any more.
 _PRUNE_DEPARTURES = f"""
-    WITH gone AS (
-        DELETE FROM @schema@.departures WHERE ctid IN (
-            SELECT ctid FROM @schema@.departures
-            WHERE departed_at < now() - make_interval(secs => $1)
-            ORDER BY departed_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
-        ) RETURNING changed_in
+    WITH gone AS ({_prune("departures", _OLD.format("departed_at"), "departed_at", "changed_in")}
+    ), moved AS (
+        UPDATE @schema@.following
+        SET horizon = greatest(horizon, (SELECT changed_in FROM gone ORDER BY 1 DESC LIMIT 1))
+        WHERE EXISTS (SELECT FROM gone)
     )
-    UPDATE @schema@.following
-    SET horizon = greatest(horizon, (SELECT changed_in FROM gone ORDER BY 1 DESC LIMIT 1))
-    WHERE EXISTS (SELECT FROM gone)
-"""
-_PRUNE_TOKENS = f"""
-    DELETE FROM @schema@.spent_tokens WHERE ctid IN (
-        SELECT ctid FROM @schema@.spent_tokens
-        WHERE spent_at < now() - make_interval(secs => $1)
-        ORDER BY spent_at LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
-    )
-"""
-# Thousands may come every second, so that a round takes several steps.
-_ANSWERS_STEPS = 100
-_PRUNE_ANSWERS = f"""
-    WITH gone AS (
-        DELETE FROM @schema@.answered_requests WHERE ctid IN (
-            SELECT ctid FROM @schema@.answered_requests WHERE good_until < now()
-            ORDER BY good_until LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
-        ) RETURNING 1
-    )
-    SELECT count(*) FROM gone
-"""
-# Waitpoints that are over, whether completed or timed out.
-_WAITPOINTS_SECONDS = 30 * 86400.0
-_PRUNE_WAITPOINTS = f"""
-    DELETE FROM @schema@.waitpoints WHERE ctid IN (
-        SELECT ctid FROM @schema@.waitpoints
-        WHERE coalesce(completed_at, timeout_at) < now() - make_interval(secs => $1)
-        ORDER BY coalesce(completed_at, timeout_at) LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
-    )
-"""
-_PRUNE_RATE_LIMITS = f"""
-    DELETE FROM @schema@.rate_limits WHERE ctid IN (
-        SELECT ctid FROM @schema@.rate_limits WHERE full_at < now()
-        LIMIT {_A_ROUND} FOR UPDATE SKIP LOCKED
-    )
-"""
+    SELECT FROM gone"""
+_PRUNES: tuple[tuple[str, tuple[float, ...]], ...] = (
+    (_PRUNE_DEPARTURES, (_DEPARTURES_SECONDS,)),
+    (_prune("spent_tokens", _OLD.format("spent_at"), "spent_at"), (_SPENT_TOKENS_SECONDS,)),
+    (_prune("answered_requests", "good_until < now()", "good_until"), ()),
+    (_prune("waitpoints", _OLD.format(_OVER), _OVER), (_WAITPOINTS_SECONDS,)),
+    (_prune("rate_limits", "full_at < now()", "full_at"), ()),
+)
 
 
 class Janitor:
@@ -95,16 +84,22 @@ class Janitor:
 
     async def clean(self) -> None:
         """Do one round."""
-        await self._streams.prune(older_than_seconds=self._stream_retention_seconds)
-        await self._database.fetch(_PRUNE_DEPARTURES, _DEPARTURES_SECONDS)
-        await self._database.fetch(_PRUNE_TOKENS, _SPENT_TOKENS_SECONDS)
-        await self._prune_answers()
-        await self._database.fetch(_PRUNE_WAITPOINTS, _WAITPOINTS_SECONDS)
-        await self._database.fetch(_PRUNE_RATE_LIMITS)
+        await _in_steps(self._prune_streams, _A_STEP_STREAMS)
+        for sql, arguments in _PRUNES:
+            await _in_steps(functools.partial(self._prune, sql, arguments), _A_STEP)
         await self._ledger.clean()
 
-    async def _prune_answers(self) -> None:
-        for _ in range(_ANSWERS_STEPS):
-            (row,) = await self._database.fetch(_PRUNE_ANSWERS)
-            if row["count"] < _A_ROUND:
-                return
+    async def _prune_streams(self) -> int:
+        return await self._streams.prune(
+            older_than_seconds=self._stream_retention_seconds, limit=_A_STEP_STREAMS
+        )
+
+    async def _prune(self, sql: str, arguments: tuple[float, ...]) -> int:
+        return len(await self._database.fetch(sql, *arguments))
+
+
+async def _in_steps(prune: Callable[[], Awaitable[int]], step: int) -> None:
+    """Delete step by step, for as long as there is enough for one."""
+    for _ in range(_STEPS):
+        if await prune() < step:
+            return
