@@ -99,7 +99,8 @@ class RateLimits:
             # than that of the bucket.
             return share.receive(draw, self._clock.now())
         except (BackendError, TimeoutError) as error:
-            logger.warning("rate limits are counted by this gateway alone: %s", error)
+            reason = str(error) or "no answer within a second"
+            logger.warning("rate limits are counted by this gateway alone: %s", reason)
             self.failures += 1
             self._alone_until = self._clock.now() + _ALONE_SECONDS
             return share.draw_alone(self._clock.now())
