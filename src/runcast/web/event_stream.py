@@ -54,8 +54,10 @@ class EventStream(EventSourceResponse, Generic[Form]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         protocol = scope.get("extensions", {}).get(EXTENSION)
-        if self._allow_handover and HandoverOutlet.can_take(protocol, scope):
-            # Nobody will read another request from it: clients must not send one.
+        takes_over = self._allow_handover and HandoverOutlet.can_take(protocol, scope)
+        if takes_over and not self._only_parts:
+            # Nobody will read another request from it: clients must not send one. Where a clean end
+            # means complete this cannot be said: Node.js takes every end for clean then.
             self.headers["connection"] = "close"
         await send(
             {
