@@ -267,3 +267,5 @@ async def refused(port: int) -> None:
                     await asyncio.sleep(0.01)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                pass  # it came into the queue of a listener that was being closed
