@@ -139,7 +139,6 @@ class PostgresTailer:
         self._on_restart = on_restart
         self._on_delete = on_delete
         self._machine = Tailing(pace)
-        self._told: dict[str, int] = {}  # versions of the runs that were handed over last
         self._window_sql = self._sql(_WINDOW)
         self._runs_sql = {
             columns: self._sql(_runs(columns))
@@ -359,8 +358,9 @@ class PostgresTailer:
         """
         Read runs, and of their large columns those that somebody waits for.
 
-        This may see them a little later than their keys were read. Then their keys come once more
-        with the next window, and what was told already is left out.
+        This may see them a little later than their keys were read. Then they come once more with
+        the next window, also for whoever joined in between at its position; a state that was sent
+        is never followed by an older one.
         """
         runs: dict[str, Run] = {}
         read: dict[str, frozenset[str]] = {}
@@ -370,12 +370,9 @@ class PostgresTailer:
                 runs.update((run.id, run) for run in map(to_run, rows))
                 read.update(dict.fromkeys(ids, columns))
         changes = []
-        told, self._told = self._told, {run.id: run.version for run in runs.values()}
         for run_id in run_ids:
             facets, departures = wanted[run_id]
             run = runs.get(run_id)
-            if run is not None and not departures and told.get(run_id) == run.version:
-                continue
             if run is not None or departures:
                 changes.append(RunChange(run.facets if run else facets, run, tuple(departures)))
         return changes
