@@ -8,7 +8,7 @@ import pytest
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
-from runcast.errors import BackendError
+from runcast.errors import BackendError, Draining
 from runcast.hub.shared_reads import SharedReads
 from runcast.testing import MemoryRunReader
 from tests.support.run_hub import EVERYTHING, RunHub, ScriptedRuns
@@ -152,7 +152,7 @@ async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedRe
     await calm()
     await reads.close()
     for task in (reading, waiting):
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(Draining):
             await task
     assert await ask(reads) == []
 

@@ -17,6 +17,7 @@ from runcast.core.page import ChangePage, PageKey
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
+from runcast.errors import Draining
 from runcast.ports import RunReader
 
 Answer = TypeVar("Answer")
@@ -83,7 +84,7 @@ class SharedReads:
         )
 
     async def close(self) -> None:
-        """Give up what is being read."""
+        """Give up what is being read; whoever waits for it hears that the gateway goes away."""
         tasks = [*self._reading.values(), *self._next.values()]
         for task in tasks:
             task.cancel()
@@ -103,6 +104,8 @@ class SharedReads:
             task.add_done_callback(_retrieved)
             self._next[question] = task
         await _over(task)
+        if task.cancelled():
+            raise Draining("This gateway is going away; reconnect to reach another one.")
         return cast("Answer", task.result())
 
     async def _read(
