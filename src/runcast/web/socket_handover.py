@@ -43,6 +43,7 @@ class SocketHandover(asyncio.Protocol):
         "_handle",
         "_handling",
         "_inbox",
+        "_opcode",
         "_reads",
         "_siblings",
         "_transport",
@@ -60,7 +61,8 @@ class SocketHandover(asyncio.Protocol):
         self._conn = protocol.conn
         self._transport = protocol.transport
         self._siblings = cast("set[Any]", protocol.connections)
-        self._fragments: list[Frame] | None = None
+        self._fragments = bytearray()  # of a message that comes in several frames
+        self._opcode: Opcode | None = None  # of that message
         self._inbox: deque[str | bytes] = deque()
         self._handle: Handler | None = None
         self._handling: asyncio.Task[None] | None = None
@@ -157,20 +159,21 @@ class SocketHandover(asyncio.Protocol):
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            self._fragments = [frame]
-        elif frame.opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments.append(frame)
-        else:
+            self._opcode = frame.opcode
+        elif frame.opcode is not Opcode.CONT:
             return  # pings, pongs and closes are answered already
+        # Bytes, not frames: the protocol bounds how large a message is, not of how many it is made.
+        self._fragments += frame.data
         if frame.fin:
-            fragments, self._fragments = self._fragments, None
-            self._receive(fragments[0].opcode, b"".join(each.data for each in fragments))
+            data = bytes(self._fragments)
+            self._fragments.clear()
+            self._receive(data)
 
-    def _receive(self, opcode: Opcode, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         if self._conn.state is not State.OPEN:
             return  # nobody listens any more
         try:
-            self._inbox.append(data.decode() if opcode is Opcode.TEXT else data)
+            self._inbox.append(data.decode() if self._opcode is Opcode.TEXT else data)
         except UnicodeDecodeError:
             self._conn.fail(CloseCode.INVALID_DATA, "text is UTF-8")
             return
