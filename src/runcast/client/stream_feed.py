@@ -46,6 +46,8 @@ class StreamFeed:
         self._ended = False
         self.delay_seconds: float | None = None
         self.next_offset: int | None = start if isinstance(start, int) else None
+        # Of the last part; by it the gateway sees whether the stream is still the same.
+        self._last_id: str | None = None
         self._latest = start == "latest"
 
     def is_over(self) -> bool:
@@ -54,6 +56,8 @@ class StreamFeed:
 
     def request_headers(self) -> dict[str, str]:
         """What asks the gateway to go on from here."""
+        if self._last_id is not None:
+            return {"last-event-id": self._last_id}
         if self.next_offset:
             return {"last-event-id": str(self.next_offset - 1)}
         latest = self._latest and self.next_offset is None
@@ -61,6 +65,8 @@ class StreamFeed:
 
     def subscribe_fields(self) -> dict[str, Any]:
         """The same on a WebSocket."""
+        if self._last_id is not None:
+            return {"cursor": self._last_id}
         if self.next_offset is not None:
             return {"from": self.next_offset}
         return {"from": "latest"} if self._latest else {}
@@ -85,6 +91,7 @@ class StreamFeed:
         if self.next_offset is not None and offset < self.next_offset:
             return None
         self.next_offset = offset + 1
+        self._last_id = message.position
         return Part(offset, message.data, datetime.fromtimestamp(int(moment) / 1000, UTC))
 
     def _read(self, message: FeedMessage) -> StreamEvent | None:
@@ -93,7 +100,7 @@ class StreamFeed:
             self.delay_seconds = data["delayMs"] / 1000
         told = common_event(message.name, data)
         if isinstance(told, Reset):
-            self.next_offset = None
+            self.next_offset = self._last_id = None
             self._latest = False  # what follows is wanted, also if the connection is lost now
         if isinstance(told, UpToDate) and self.next_offset is None:
             self.next_offset = data.get("offset")
