@@ -19,23 +19,67 @@ from runcast.hub.connection import Connection
 EXTENSION = "runcast.connection"
 
 
-class HandoverOutlet(asyncio.Protocol):
-    """Takes over a connection whose response head says ``transfer-encoding: chunked``."""
+class HandedOver(asyncio.Protocol):
+    """The transport's side of a connection that the hub writes to, whatever is spoken on it."""
 
     __slots__ = ("_siblings", "_transport", "active", "connection", "writable")
 
     tier = "handover"
 
-    def __init__(self, protocol: HttpToolsProtocol, write_buffer_bytes: int) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        siblings: object,
+        write_buffer_bytes: int,
+        *,
+        writable: bool,
+    ) -> None:
         self.connection: Connection | None = None
-        self.writable = not protocol.flow.write_paused
+        self.writable = writable
         self.active = True
-        self._transport = protocol.transport
-        self._siblings = cast("set[Any]", protocol.connections)
-        _let_go(protocol)
+        self._transport = transport
+        self._siblings = cast("set[Any]", siblings)
         self._siblings.add(self)  # uvicorn's shutdown waits for it
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=write_buffer_bytes)
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(high=write_buffer_bytes)
+
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        drop(self._transport)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        if self.connection is not None:
+            self.connection.outlet_writable(False)
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        if self.connection is not None:
+            self.connection.outlet_writable(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._siblings.discard(self)
+        if self.connection is not None:
+            self.connection.outlet_closed()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn, after the hub has drained."""
+        self._transport.close()
+
+
+class HandoverOutlet(HandedOver):
+    """Takes over a connection whose response head says ``transfer-encoding: chunked``."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: HttpToolsProtocol, write_buffer_bytes: int) -> None:
+        transport, siblings = protocol.transport, protocol.connections
+        writable = not protocol.flow.write_paused
+        _let_go(protocol)
+        super().__init__(transport, siblings, write_buffer_bytes, writable=writable)
 
     @staticmethod
     def can_take(protocol: object, scope: Any) -> bool:
@@ -49,12 +93,6 @@ class HandoverOutlet(asyncio.Protocol):
             and not protocol.cycle.more_body
         )
 
-    # -- the hub's side -------------------------------------------------------------------------
-
-    @property
-    def unsent(self) -> int:
-        return self._transport.get_write_buffer_size()
-
     def write(self, data: bytes) -> None:
         self.active = True
         self._transport.write(data)
@@ -66,32 +104,8 @@ class HandoverOutlet(asyncio.Protocol):
         self._transport.write(LAST_CHUNK)
         asyncio.get_running_loop().call_soon(self._transport.close)
 
-    def abort(self) -> None:
-        drop(self._transport)
-
-    # -- the transport's side -------------------------------------------------------------------
-
-    def pause_writing(self) -> None:
-        self.writable = False
-        if self.connection is not None:
-            self.connection.outlet_writable(False)
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        if self.connection is not None:
-            self.connection.outlet_writable(True)
-
     def data_received(self, data: bytes) -> None:
         """A request pipelined behind an endless response: nothing will ever answer it."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._siblings.discard(self)
-        if self.connection is not None:
-            self.connection.outlet_closed()
-
-    def shutdown(self) -> None:
-        """Called by uvicorn, after the hub has drained."""
-        self._transport.close()
 
 
 def drop(transport: asyncio.Transport) -> None:

@@ -19,8 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
-from runcast.hub.connection import Connection
-from runcast.web.handover import drop
+from runcast.web.handover import HandedOver
 
 _SHARED_BYTES = 65536  # what is larger is a snapshot, which is for one reader
 
@@ -29,7 +28,7 @@ Handler: TypeAlias = Callable[[str | bytes], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 
-class SocketHandover(asyncio.Protocol):
+class SocketHandover(HandedOver):
     """
     Takes over a WebSocket that is open.
 
@@ -37,30 +36,11 @@ class SocketHandover(asyncio.Protocol):
     it.
     """
 
-    __slots__ = (
-        "_conn",
-        "_fragments",
-        "_handle",
-        "_handling",
-        "_inbox",
-        "_opcode",
-        "_reads",
-        "_siblings",
-        "_transport",
-        "active",
-        "connection",
-        "writable",
-    )
-
-    tier = "handover"
+    __slots__ = ("_conn", "_fragments", "_handle", "_handling", "_inbox", "_opcode", "_reads")
 
     def __init__(self, protocol: WebSocketsSansIOProtocol, write_buffer_bytes: int) -> None:
-        self.connection: Connection | None = None
-        self.writable = protocol.writable.is_set()
-        self.active = True
+        transport, siblings = protocol.transport, protocol.connections
         self._conn = protocol.conn
-        self._transport = protocol.transport
-        self._siblings = cast("set[Any]", protocol.connections)
         self._fragments = bytearray()  # of a message that comes in several frames
         self._opcode: Opcode | None = None  # of that message
         self._inbox: deque[str | bytes] = deque()
@@ -71,10 +51,9 @@ class SocketHandover(asyncio.Protocol):
             event = cast("dict[str, Any]", protocol.queue.get_nowait())
             text = event.get("text")
             self._inbox.append(event["bytes"] if text is None else text)
+        writable = protocol.writable.is_set()
         _let_go(protocol)
-        self._siblings.add(self)  # uvicorn's shutdown waits for it
-        self._transport.set_protocol(self)
-        self._transport.set_write_buffer_limits(high=write_buffer_bytes)
+        super().__init__(transport, siblings, write_buffer_bytes, writable=writable)
 
     @staticmethod
     def can_take(protocol: object) -> bool:
@@ -94,10 +73,6 @@ class SocketHandover(asyncio.Protocol):
 
     # -- the hub's side -------------------------------------------------------------------------
 
-    @property
-    def unsent(self) -> int:
-        return self._transport.get_write_buffer_size()
-
     def write(self, data: bytes) -> None:
         self.active = True
         if self._conn.state is State.OPEN:
@@ -116,20 +91,7 @@ class SocketHandover(asyncio.Protocol):
             self._flush()
         self._read_on()  # the client's own close is to come
 
-    def abort(self) -> None:
-        drop(self._transport)
-
     # -- the transport's side -------------------------------------------------------------------
-
-    def pause_writing(self) -> None:
-        self.writable = False
-        if self.connection is not None:
-            self.connection.outlet_writable(False)
-
-    def resume_writing(self) -> None:
-        self.writable = True
-        if self.connection is not None:
-            self.connection.outlet_writable(True)
 
     def data_received(self, data: bytes) -> None:
         self._conn.receive_data(data)
@@ -144,16 +106,10 @@ class SocketHandover(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._siblings.discard(self)
         self._inbox.clear()
         if self._handling is not None:
             self._handling.cancel()
-        if self.connection is not None:
-            self.connection.outlet_closed()
-
-    def shutdown(self) -> None:
-        """Called by uvicorn, after the hub has drained."""
-        self._transport.close()
+        super().connection_lost(exc)
 
     # -- messages -------------------------------------------------------------------------------
 
