@@ -3,7 +3,7 @@ What tracking costs those who write: commits per second of 8 and of 32 writers.
 
 Measured region: pgbench, each writer updating the metadata of one random run of 10,000 in a
 transaction of its own, durable, all parts on all cores. "untracked" is the same table without
-trigger and without the index of tracking; "NOTIFY" the same with a row trigger that calls
+triggers; "NOTIFY" the same with a row trigger that calls
 pg_notify, and a listener; "tracked" the gateway's table with nobody reading; "tracked, gateway"
 with a gateway following it; "tracked, followed" with a subscriber of every run at that gateway.
 """

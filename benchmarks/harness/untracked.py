@@ -8,10 +8,6 @@ CREATE TABLE {schema}.runs (LIKE runcast.runs INCLUDING DEFAULTS INCLUDING IDENT
     INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE);
 INSERT INTO {schema}.runs OVERRIDING SYSTEM VALUE SELECT * FROM runcast.runs;
 """
-_TRACKING_INDEXES = """
-SELECT indexrelid::regclass FROM pg_index JOIN pg_attribute ON attrelid = indrelid
-WHERE indrelid = '{schema}.runs'::regclass AND attname = 'changed_in' AND attnum = ANY (indkey)
-"""
 _NOTIFY = """
 CREATE FUNCTION {schema}.tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -24,15 +20,13 @@ CREATE TRIGGER tell AFTER UPDATE ON {schema}.runs FOR EACH ROW EXECUTE FUNCTION 
 
 async def copy_runs(store: Store, schema: str, *, notify: bool) -> None:
     """
-    Copy the runs to a schema, with all indexes but that of tracking, and without its triggers.
+    Copy the runs to a schema, with their indexes and without their triggers.
 
     Args:
         notify: Tell of each change by NOTIFY on the channel of the schema's name, id and stamp in
             its payload: the usual way to follow a table.
     """
     await store.connection.execute(_CREATE.format(schema=schema), timeout=600)
-    for row in await store.connection.fetch(_TRACKING_INDEXES.format(schema=schema)):
-        await store.connection.execute(f"DROP INDEX {row[0]}")
     if notify:
         await store.connection.execute(_NOTIFY.format(schema=schema))
     await store.connection.execute(f"VACUUM ANALYZE {schema}.runs", timeout=600)

@@ -40,6 +40,7 @@ OLD_SERVER = f"""
     INSERT INTO streams (run_id, key, changed_in) VALUES ('run_1', 'log', pg_current_xact_id());
     SET session_replication_role = replica;
     UPDATE runs SET changed_in = '{FAR_AHEAD}';
+    UPDATE run_changes SET changed_in = '{FAR_AHEAD}';
     UPDATE departures SET changed_in = '{FAR_AHEAD}';
     UPDATE streams SET changed_in = '{FAR_AHEAD}';
     INSERT INTO following (system_identifier, database_oid, horizon)

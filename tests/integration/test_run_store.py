@@ -757,6 +757,51 @@ class TestRefusals:
             await store.read_run("env_a", "run\0")
 
 
+class TestTracking:
+    """What the triggers keep about each change."""
+
+    async def test_progress_writes_no_index_of_runs(
+        self, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        await create(store)
+        async with sql.transaction():
+            for step in range(3):
+                await sql.execute(f"UPDATE runs SET metadata = '{{\"step\": {step}}}'")
+            row = await sql.fetchrow(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables"
+                " WHERE relid = 'runs'::regclass"
+            )
+        assert row is not None
+        assert tuple(row) == (3, 3)
+
+    async def test_each_run_has_one_place_among_the_changes(
+        self, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        kept, gone, twice = [(await create(store)).id for _ in range(3)]
+        await sql.execute("UPDATE runs SET tags = '{x}' WHERE id = $1", kept)
+        await sql.execute("DELETE FROM runs WHERE id = $1", gone)
+        async with sql.transaction():
+            await sql.execute("UPDATE runs SET priority_ms = 1 WHERE id = $1", twice)
+            await sql.execute("UPDATE runs SET priority_ms = 2 WHERE id = $1", twice)
+        assert await _places(sql) == await _numbers(sql)
+
+    async def test_a_run_that_came_past_the_triggers_gets_its_place_with_the_next_change(
+        self, store: PostgresRunStore, sql: asyncpg.Connection
+    ) -> None:
+        await create(store)
+        await sql.execute("TRUNCATE run_changes")
+        await sql.execute("UPDATE runs SET priority_ms = 1")
+        assert await _places(sql) == await _numbers(sql)
+
+
+async def _places(sql: asyncpg.Connection) -> list[asyncpg.Record]:
+    return await sql.fetch("SELECT run_id AS id, changed_in FROM run_changes ORDER BY 1")
+
+
+async def _numbers(sql: asyncpg.Connection) -> list[asyncpg.Record]:
+    return await sql.fetch("SELECT id, changed_in FROM runs ORDER BY 1")
+
+
 class TestDatabase:
     async def test_an_unreachable_database_is_a_backend_error(self) -> None:
         database = Database("postgresql://joe:hunter2@127.0.0.1:1/nowhere")

@@ -133,7 +133,7 @@ class TestDelay:
     ) -> None:
         async with scheduling(database_url, recheck_seconds=0.2):
             await asleep(sql)
-            await sql.execute("ALTER TABLE runs DISABLE TRIGGER f_tell_due_new")
+            await sql.execute("ALTER TABLE runs DISABLE TRIGGER b_after_change")
             run_id = await insert(sql, status="DELAYED", delay_until="now()")
             await in_status(store, run_id, "PENDING")
 

@@ -9,7 +9,7 @@ from runcast.postgres.database import Database, Row, Transaction
 
 _EXPLAIN = "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "
 # Of these, no read may ever look at every row.
-_LARGE_TABLES = frozenset({"runs", "departures"})
+_LARGE_TABLES = frozenset({"runs", "run_changes", "departures"})
 
 
 class ExplainingDatabase(Database):

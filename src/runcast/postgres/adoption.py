@@ -31,8 +31,10 @@ async def adopt(connection: "asyncpg.Connection[asyncpg.Record]", *, schema: str
         )
         await connection.execute(f"DELETE FROM {schema}.departures")
         await connection.execute(
-            f"""UPDATE {schema}.runs SET ttl = ttl
-            WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())"""
+            f"""UPDATE {schema}.runs SET ttl = ttl WHERE id IN (
+                SELECT run_id FROM {schema}.run_changes
+                WHERE changed_in >= pg_snapshot_xmax(pg_current_snapshot())
+            )"""
         )
         await connection.execute(
             f"""UPDATE {schema}.streams SET changed_in = pg_current_xact_id()

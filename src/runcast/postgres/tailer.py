@@ -40,19 +40,26 @@ _LOST = (
     BackendError,
 )
 
-_FACETS = "changed_in, id, environment_id, task, tags, batch_id, created_at"
+_FACETS = "run.changed_in, id, environment_id, task, tags, batch_id, created_at"
 
 # A stream that moved, in the columns of runs: its run, its key, how far it is, and whether closed.
 _MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, closed_at IS NOT NULL"
+
+# The runs that some of `run_changes` are about: one look-up each, whatever the planner believes.
+_CHANGED = f"""
+    SELECT {_FACETS}, NULL::bigint AS version, false AS deleted
+    FROM @schema@.run_changes AS change, LATERAL (
+        SELECT * FROM @schema@.runs WHERE runs.id = change.run_id LIMIT 1
+    ) AS run
+"""
 
 # Keys of all runs, departures and streams that became visible since a snapshot: those at or above
 # its xmax, and those of transactions it listed as in flight. Two index scans each; one OR would
 # make the planner read the table.
 _KEYS = f"""
-    SELECT {_FACETS}, NULL::bigint AS version, false AS deleted
-    FROM @schema@.runs WHERE changed_in >= $1
+    {_CHANGED} WHERE change.changed_in >= $1
     UNION ALL
-    SELECT {_FACETS}, NULL, false FROM @schema@.runs WHERE changed_in = ANY($2)
+    {_CHANGED} WHERE change.changed_in = ANY($2)
     UNION ALL
     SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
     FROM @schema@.departures WHERE changed_in >= $1
