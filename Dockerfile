@@ -1,3 +1,9 @@
+# Page: what the gateway serves to browsers.
+FROM node:22-slim AS page
+WORKDIR /build
+COPY clients ./clients
+RUN cd clients/page && npm ci --ignore-scripts && npm run build
+
 # Build: the locked dependencies and runcast itself, in one directory to copy.
 FROM python:3.11-slim AS build
 WORKDIR /build
@@ -5,7 +11,9 @@ RUN pip install --no-cache-dir "uv>=0.9,<1"
 ENV UV_PROJECT_ENVIRONMENT=/opt/runcast UV_PYTHON_DOWNLOADS=never UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 COPY pyproject.toml uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-install-project --extra s3
+COPY hatch_build.py ./
 COPY src ./src
+COPY --from=page /build/src/runcast/web/built ./src/runcast/web/built
 RUN uv sync --frozen --no-editable --extra s3
 
 # Run: no compiler, no package manager of Python's, no root.

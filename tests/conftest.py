@@ -13,6 +13,7 @@ from tests.support.machine import is_ci
 
 pytest_plugins = [
     "tests.support.needs",
+    "tests.support.page",
     "tests.support.postgres",
     "tests.support.redis",
     "tests.support.s3",

@@ -107,7 +107,8 @@ def test_the_entry_point_is_what_the_package_installs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "runcast" in project["scripts"]
     assert project["requires-python"] == ">=3.11"
-    assert all(rest.startswith("python:3.11-") for word, rest in dockerfile() if word == "FROM")
+    bases = [rest.split()[0] for word, rest in dockerfile() if word == "FROM"]
+    assert bases == ["node:22-slim", "python:3.11-slim", "python:3.11-slim"]
 
 
 def test_the_image_does_not_run_as_root() -> None:

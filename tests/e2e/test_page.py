@@ -9,7 +9,12 @@ from tests.e2e import page_scripts
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import PATIENCE_MS, PHONE, WIDE, assert_live, assert_text, opened, row
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("built_page"),
+]
 
 
 async def test_a_run_is_seen_moving_through_its_states(gateway: Gateway, browser: Browser) -> None:

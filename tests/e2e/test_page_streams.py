@@ -14,7 +14,12 @@ from tests.e2e import page_scripts
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import PATIENCE_MS, PHONE, assert_live, assert_text, opened
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("built_page"),
+]
 
 
 async def write(gateway: Gateway, run: str, key: str, *lines: str) -> None:

@@ -34,6 +34,7 @@ dev = load_dev()
         (["test"], ("test", [])),
         (["test", "tests/core", "-x"], ("test", ["tests/core", "-x"])),
         (["check"], ("check", [])),
+        (["build"], ("build", [])),
         (["bench", "burst", "--smoke"], ("bench", ["burst", "--smoke"])),
         (["--port", "test"], ("dev", ["--port", "test"])),
     ],
@@ -191,6 +192,46 @@ def test_check_runs_no_tests_and_fails_with_any_check(checkout: Path) -> None:
     done = run_dev(checkout, "check")
     assert done.returncode == 1
     assert "== pytest" not in done.stdout
+
+
+@pytest.fixture
+def page_checkout(checkout: Path) -> Path:
+    copy(ROOT / "clients/page/build.py", checkout / "clients/page/build.py")
+    for part in ("build.mjs", "package-lock.json"):
+        (checkout / "clients/page" / part).touch()
+    return checkout
+
+
+@posix
+@pytest.mark.parametrize("words", [["build"], ["--port", "0"], ["test"]])
+def test_without_node_all_but_the_page_goes_on(page_checkout: Path, words: list[str]) -> None:
+    done = run_dev(page_checkout, *words)
+    assert "the page was not built: that needs Node.js 20" in done.stdout
+    assert "MISSING npm: " in done.stdout
+    assert done.returncode == (3 if words == ["build"] else 0)
+
+
+@posix
+def test_the_page_is_built_again_when_its_sources_changed(page_checkout: Path) -> None:
+    built = page_checkout / "src/runcast/web/built"
+    for tool, script in (
+        ("node", f'[ "$1" = --version ] && echo v20.1.0 || /bin/mkdir -p {built}'),
+        ("npm", "/bin/mkdir -p node_modules"),
+    ):
+        stand_in(page_checkout, tool, script)
+        target = page_checkout / "nowhere" / tool
+        target.parent.mkdir(exist_ok=True)
+        (page_checkout / ".venv/bin" / tool).rename(target)
+    told = "building the page\n"
+    assert run_dev(page_checkout, "--port", "0").stdout == f"{told}runcast dev --port 0\n"
+    assert run_dev(page_checkout, "build").stdout == ""
+    (page_checkout / "clients/js/src").mkdir(parents=True)
+    (page_checkout / "clients/js/src/new.ts").touch()
+    assert run_dev(page_checkout, "build").stdout == told
+    shutil.rmtree(built)
+    assert run_dev(page_checkout, "build").stdout == told
+    (page_checkout / "nowhere/npm").unlink()
+    assert run_dev(page_checkout, "build").stdout == ""
 
 
 @posix

@@ -1,19 +1,31 @@
 """
-The live page: static files at `/` and `/page/…`, read once from the package.
+What browsers load: the live page at `/`, and the other bundles of `clients/page/build.mjs`.
 
-The page is a client of the public API like any other. It holds no secret and needs no token to
-be fetched; what it shows is what the token of the person in front of it allows.
+Every built file is served at its path below `built`, read once. The page is a client of the
+public API like any other. It holds no secret and needs no token to be fetched; what it shows is
+what the token of the person in front of it allows.
 """
 
 import hashlib
-from importlib import resources
-from pathlib import PurePath
+from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from runcast.errors import NotFound
+BUILT = Path(__file__).with_name("built")
+
+_INDEX = "page/index.html"
+_NOT_BUILT = """\
+This gateway works, but it was installed without its live page.
+
+In a checkout, run
+    ./dev build
+(it needs Node.js 20 or newer, and npm) and start the gateway again.
+A wheel from a package index and the container image bring the page.
+
+The API does not need it: see /openapi.json
+"""
 
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -48,14 +60,14 @@ _HEADERS = {
 
 
 class _Asset:
-    """One file of the page with its headers."""
+    """One built file with its headers."""
 
     def __init__(self, content: bytes, content_type: str) -> None:
         self.content = content
         self.etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
         self.headers = {**_HEADERS, "Content-Type": content_type, "ETag": self.etag}
 
-    def response_to(self, request: Request) -> Response:
+    async def response_to(self, request: Request) -> Response:
         """Answer with the file, or with 304 when the caller has this very version."""
         if _names(request.headers.get("if-none-match", ""), self.etag):
             return Response(status_code=304, headers=self.headers)
@@ -68,27 +80,22 @@ def _names(if_none_match: str, etag: str) -> bool:
     return if_none_match.strip() == "*" or etag in tags
 
 
-def _read_assets() -> dict[str, _Asset]:
-    folder = resources.files("runcast.web").joinpath("page")
-    return {
-        file.name: _Asset(file.read_bytes(), _CONTENT_TYPES[suffix])
-        for file in folder.iterdir()
-        if (suffix := PurePath(file.name).suffix) in _CONTENT_TYPES
+async def _not_built(request: Request) -> Response:
+    return PlainTextResponse(_NOT_BUILT, status_code=404, headers={"Cache-Control": "no-store"})
+
+
+def routes_to(folder: Path) -> list[Route]:
+    """Serve the built files of a folder; without a page in it, `/` says how to get one."""
+    assets = {
+        file.relative_to(folder).as_posix(): _Asset(file.read_bytes(), content_type)
+        for file in sorted(folder.rglob("*"))
+        if (content_type := _CONTENT_TYPES.get(file.suffix))
     }
+    index = assets[_INDEX].response_to if _INDEX in assets else _not_built
+    return [
+        Route("/", index),
+        *(Route(f"/{path}", asset.response_to) for path, asset in assets.items()),
+    ]
 
 
-_ASSETS = _read_assets()
-
-
-async def _index(request: Request) -> Response:
-    return _ASSETS["index.html"].response_to(request)
-
-
-async def _asset(request: Request) -> Response:
-    asset = _ASSETS.get(request.path_params["name"])
-    if asset is None:
-        raise NotFound("The live page has no such file.")
-    return asset.response_to(request)
-
-
-page_routes = [Route("/", _index), Route("/page/{name}", _asset)]
+page_routes = routes_to(BUILT)  # files are read now, not while requests are served
