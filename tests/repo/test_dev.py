@@ -182,7 +182,7 @@ def test_words_after_test_restrict_to_pytest(checkout: Path) -> None:
     assert done.returncode == 0
     assert "python -m pytest tests/core -x\n" in done.stdout
     assert "lint-imports" not in done.stdout
-    assert "--cov" not in done.stdout
+    assert "-n" not in done.stdout.split()
 
 
 @posix
