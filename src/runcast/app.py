@@ -23,6 +23,8 @@ from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
+from runcast.postgres.revocation_follower import RevocationFollower
+from runcast.postgres.revocations import PostgresRevocationStore
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.scheduler import Scheduler
 from runcast.postgres.stream_registry import StreamRegistry
@@ -128,7 +130,20 @@ class Gateway:
         keys = KeyDirectory(
             PostgresKeyStore(self._database), clock=clock, ttl_seconds=limits.key_cache_seconds
         )
+        bearer = Bearer(
+            keys,
+            clock=clock,
+            revocations=self.hub.revocations,
+            max_token_seconds=limits.max_token_seconds,
+        )
         rate_limits = RateLimits(PostgresRateLimiter(self._database), clock=clock, limits=limits)
+        self._revocations = RevocationFollower(
+            url,
+            schema=settings.schema_name,
+            clock=clock,
+            book=self.hub.revocations,
+            on_revoked=self.hub.end_revoked,
+        )
         self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         self.services = Services(
             runs=runs,
@@ -137,7 +152,10 @@ class Gateway:
             object_ledger=ledger,
             waitpoints=PostgresWaitpointStore(self._database),
             keys=keys,
-            bearer=Bearer(keys, clock=clock),
+            bearer=bearer,
+            revocations=PostgresRevocationStore(
+                self._database, max_revocations=limits.max_revocations
+            ),
             rate_limits=rate_limits,
             hub=self.hub,
             clock=clock,
@@ -150,6 +168,7 @@ class Gateway:
                 rate_limits,
                 ledger,
                 self._scheduler.counts,
+                bearer,
                 self._redis_chunks,
             ),
         )
@@ -170,6 +189,7 @@ class Gateway:
             asyncio.create_task(_for_ever(self.tailer.run)),
             asyncio.create_task(_for_ever(self._janitor.run)),
             asyncio.create_task(_for_ever(self._scheduler.run)),
+            asyncio.create_task(_for_ever(self._revocations.run)),
         ]
         if self._redis_chunks is not None:
             self._tasks.append(asyncio.create_task(_for_ever(self._redis_chunks.news.run)))
@@ -203,6 +223,7 @@ class Gateway:
 
         async def ready() -> None:
             await self.hub.started()
+            await self._revocations.started()
             if on_ready is not None:
                 await on_ready(listening)
 
@@ -221,18 +242,20 @@ class Gateway:
 
     def readiness(self) -> Readiness:
         """
-        Ready while the changefeed is fresh and the gateway is not draining.
+        Ready while changefeed and revocations are fresh and the gateway is not draining.
 
         Redis is only told of: without it run feeds go on, and no other gateway would be better.
         """
         read_at = self.tailer.caught_up_at
         behind = None if read_at is None else asyncio.get_running_loop().time() - read_at
-        ready = behind is not None and behind < _BEHIND_SECONDS and not self.hub.draining
+        stale = self.hub.revocations.is_stale(self.hub.clock.now())
+        fresh = behind is not None and behind < _BEHIND_SECONDS and not stale
         return Readiness(
-            ready,
+            fresh and not self.hub.draining,
             {
                 "changefeed": self.tailer.state.value,
                 "secondsSinceLastRead": None if behind is None else round(behind, 3),
+                "revocations": "stale" if stale else "known",
                 "draining": self.hub.draining,
                 **self._streams_detail(),
             },

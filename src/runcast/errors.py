@@ -48,6 +48,12 @@ class ExpiredToken(AuthError):
     close_code = 4001
 
 
+class TokenRevoked(AuthError):
+    """The token was taken back before its time, or the key that it depends on has ended."""
+
+    code = "token_revoked"
+
+
 class InsufficientScope(AuthError):
     """The token is valid, but does not allow this."""
 
@@ -246,6 +252,12 @@ class StreamFull(Unprocessable):
     """The stream holds as many bytes as it may."""
 
     code = "stream_full"
+
+
+class TooManyRevocations(Unprocessable):
+    """The environment has as many revocations as it may; one of all its tokens always fits."""
+
+    code = "too_many_revocations"
 
 
 class TooManyStreams(Unprocessable):

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
 from runcast.auth.keys import KeyRing
+from runcast.auth.revocation import NewRevocation, Revocation
 from runcast.core.batch import Batch, NewBatch, StreamedItems
 from runcast.core.bucket import Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
@@ -398,6 +399,29 @@ class RateLimiter(Protocol):
         Raises:
             BackendError: Whether they were drawn is not known.
         """
+        ...
+
+
+class RevocationStore(Protocol):
+    """Tokens that are taken back; every gateway hears of each within a second."""
+
+    async def revoke(self, new: NewRevocation) -> Revocation:
+        """
+        Take tokens back from now on, on all gateways; once more is the same revocation.
+
+        Raises:
+            TooManyRevocations: The environment has as many as it may.
+        """
+        ...
+
+    async def list_page(
+        self, environment_id: str, *, older_than: PageKey | None, limit: int
+    ) -> tuple[list[Revocation], PageKey | None]:
+        """One page, newest first, and where the next one begins; without those of keys."""
+        ...
+
+    async def lift(self, environment_id: str, revocation_id: str) -> Revocation | None:
+        """Let a revocation count no more; None: there is none of this id."""
         ...
 
 

@@ -420,10 +420,13 @@ class Settings(BaseSettings):
         _DEFAULTS.default_token_seconds, "life of a token that does not say", 1, 3650 * _DAY
     )
     max_token_seconds: float = _seconds(
-        _DEFAULTS.max_token_seconds, "longest life of a token made over HTTP", 1, 3650 * _DAY
+        _DEFAULTS.max_token_seconds, "longest life of any public token", 1, 3650 * _DAY
     )
     key_cache_seconds: float = _seconds(
         _DEFAULTS.key_cache_seconds, "time until a changed key is noticed", 0, 3600
+    )
+    max_revocations: int = _count(
+        _DEFAULTS.max_revocations, "revocations of tokens an environment may have", 1, 1_000_000
     )
     withheld_columns: Annotated[frozenset[str], NoDecode, BeforeValidator(_columns)] = _text(
         _DEFAULTS.withheld_columns,

@@ -14,11 +14,13 @@ from hypothesis import example, given, strategies as st
 from runcast.auth.grant import Grant
 from runcast.auth.keys import KeyRing, SigningKey
 from runcast.auth.token import (
+    DEFAULT_MAX_SECONDS,
     MAX_SCOPES,
     MAX_TOKEN_LENGTH,
     is_public_token,
     mint_token,
     read_subject,
+    token_hash,
     verify_token,
 )
 from runcast.core.scope import Resource, compile_scopes
@@ -115,6 +117,7 @@ def test_a_grant_says_all_that_the_token_says() -> None:
         one_time=True,
         skip_columns=["payload", "output"],
         token_id="id_1",
+        subject="user_1",
     )
     assert verify(token) == Grant(
         environment_id="env_1",
@@ -126,6 +129,9 @@ def test_a_grant_says_all_that_the_token_says() -> None:
         token_hash=hashlib.sha256(token.encode()).hexdigest(),
         is_secret_key=False,
         token_id="id_1",
+        subject="user_1",
+        issued_at=NOW,
+        key_hash=hashlib.sha256(SECRET.encode()).hexdigest(),
     )
     assert token not in repr(verify(token))
 
@@ -194,6 +200,7 @@ storable = st.text(
     one_time=st.booleans(),
     skip_columns=st.lists(storable, max_size=5),
     token_id=st.none() | storable,
+    subject=st.none() | storable,
     environment_id=storable,
 )
 def test_whatever_is_minted_verifies_to_the_same(
@@ -203,6 +210,7 @@ def test_whatever_is_minted_verifies_to_the_same(
     one_time: bool,
     skip_columns: list[str],
     token_id: str | None,
+    subject: str | None,
     environment_id: str,
 ) -> None:
     token = mint_token(
@@ -214,6 +222,7 @@ def test_whatever_is_minted_verifies_to_the_same(
         one_time=one_time,
         skip_columns=skip_columns,
         token_id=token_id,
+        subject=subject,
     )
     assert is_public_token(token)
     assert read_subject(token) == environment_id
@@ -221,8 +230,13 @@ def test_whatever_is_minted_verifies_to_the_same(
     assert grant.scopes == frozenset(scopes)
     assert grant.permissions == compile_scopes(scopes)
     assert grant.skip_columns == tuple(dict.fromkeys(skip_columns))
-    assert (grant.one_time, grant.token_id) == (one_time, token_id)
-    assert grant.expires_at == math.floor(now + lifetime) + 1
+    assert (grant.one_time, grant.subject) == (one_time, subject)
+    assert grant.token_id == (token_id or grant.token_hash)
+    assert grant.issued_at == math.floor(now)
+    assert grant.key_hash == token_hash(SECRET)
+    assert grant.expires_at == min(
+        math.floor(now + lifetime) + 1, math.floor(now) + DEFAULT_MAX_SECONDS
+    )
 
 
 # --- time
@@ -238,6 +252,24 @@ def test_a_token_expires_at_exp_without_tolerance() -> None:
 
 def test_expiry_is_told_only_to_those_whose_signature_is_good() -> None:
     assert_refused(sign_claims(OTHER_SECRET, exp=int(NOW) - 1))
+
+
+def test_no_token_lives_longer_than_revocations_are_kept() -> None:
+    token = sign_claims(exp=MAX_UNIX_TIME)
+    assert verify(token).expires_at == math.floor(NOW) + DEFAULT_MAX_SECONDS
+    with pytest.raises(ExpiredToken):
+        verify(token, now=NOW + DEFAULT_MAX_SECONDS)
+    grant = verify_token(token, keys=KEYS, now=NOW, max_seconds=60)
+    assert grant.expires_at == math.floor(NOW) + 60
+
+
+@pytest.mark.parametrize(
+    "changes", [{"iat": ..., "exp": NOW + 31 * 86400}, {"iat": NOW + 600, "exp": NOW + 31 * 86400}]
+)
+def test_nor_one_that_does_not_say_when_it_was_issued_or_says_later(
+    changes: dict[str, Any],
+) -> None:
+    assert_refused(sign_claims(**changes))
 
 
 def test_a_token_is_refused_before_nbf() -> None:
@@ -297,6 +329,9 @@ HUGE = 10**400
         {"scopes": ["read:tags:\0"]},
         {"scopes": ["read:tags:\udfff"]},
         {"scopes": ["a"] * (MAX_SCOPES + 1)},
+        {"act": "user_1"},
+        {"act": {"sub": 1}},
+        {"act": {"sub": ""}},
         {"otu": 1},
         {"otu": None},
         {"realtime": None},

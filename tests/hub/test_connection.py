@@ -8,6 +8,7 @@ from runcast.core.selector import Selector
 from runcast.errors import SlowConsumer
 from runcast.hub.connection import EXPIRY_MARGIN_SECONDS
 from runcast.hub.wheel import TICK_SECONDS
+from tests.support.grants import make_grant
 from tests.support.run_hub import EVERYTHING, RunHub, socket_feed
 from tests.support.runs import make_run
 from tests.support.stream_hub import calm
@@ -69,7 +70,7 @@ class TestExpiry:
     async def test_a_newer_token_moves_it(self) -> None:
         world = RunHub()
         client = await world.live(expires_in=60.0)
-        client.connection.renew(world.clock.now() + 600.0)
+        client.connection.renew(make_grant(expires_at=world.clock.now() + 600.0))
         world.pass_time(500.0)
         world.write("run_1")
         assert list(client.runs) == ["run_1"]
@@ -79,14 +80,14 @@ class TestExpiry:
     async def test_a_token_of_shorter_life_ends_it_sooner(self) -> None:
         world = RunHub()
         client = await world.live(expires_in=600.0)
-        client.connection.renew(world.clock.now() + 2.0)
+        client.connection.renew(make_grant(expires_at=world.clock.now() + 2.0))
         world.pass_time(2.0)
         assert client.names[-1] == "expired"
 
     async def test_a_secret_key_never_ends_it(self) -> None:
         world = RunHub()
         client = await world.live(expires_in=60.0)
-        client.connection.renew(None)
+        client.connection.renew(make_grant())
         world.clock.advance(1e9)
         world.turn()
         world.write("run_1")

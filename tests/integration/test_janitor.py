@@ -25,13 +25,18 @@ MANY = 5_001
             "(environment_id, request, answer_id, good_until)"
             " SELECT 'env_a', n, n, now() - interval '40 days'",
         ),
+        (
+            "revocations",
+            "(environment_id, kind, value, kept_until)"
+            " SELECT 'env_a', 'token', n, now() - interval '1 day'",
+        ),
         ("waitpoints", "(environment_id, completed_at) SELECT 'env_a', now() - interval '40 days'"),
         (
             "rate_limits",
             "(bucket, full_at, missing, drawn) SELECT n::bytea, now() - interval '40 days', 1, 1",
         ),
     ],
-    ids=["tokens", "answers", "waitpoints", "rate limits"],
+    ids=["tokens", "answers", "revocations", "waitpoints", "rate limits"],
 )
 async def test_no_kind_grows_faster_than_it_is_deleted(
     sql: "asyncpg.Connection[asyncpg.Record]", database: Database, table: str, old: str

@@ -24,6 +24,7 @@ from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
+from runcast.postgres.revocations import PostgresRevocationStore
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
@@ -164,6 +165,7 @@ async def running_gateway(
         database, max_streams=limits.max_streams_per_run, max_stream_bytes=limits.max_stream_bytes
     )
     keys = KeyDirectory(key_store, clock=clock, ttl_seconds=limits.key_cache_seconds)
+    hub = Hub(runs, chunks, clock, limits)
     services = Services(
         runs=runs,
         chunks=chunks,
@@ -173,9 +175,10 @@ async def running_gateway(
         ),
         waitpoints=PostgresWaitpointStore(database),
         keys=keys,
-        bearer=Bearer(keys, clock=clock),
+        bearer=Bearer(keys, clock=clock, revocations=hub.revocations),
+        revocations=PostgresRevocationStore(database, max_revocations=limits.max_revocations),
         rate_limits=RateLimits(PostgresRateLimiter(database), clock=clock, limits=limits),
-        hub=Hub(runs, chunks, clock, limits),
+        hub=hub,
         clock=clock,
         limits=limits,
         allow_handover=True,

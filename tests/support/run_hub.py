@@ -19,6 +19,7 @@ from runcast.hub.hub import Hub
 from runcast.hub.subscriber import Subscriber
 from runcast.hub.wheel import TICK_SECONDS
 from runcast.testing import ManualClock, MemoryChunkLog, MemoryRunReader
+from tests.support.grants import make_grant
 from tests.support.outlet import RecordingOutlet
 from tests.support.runs import make_run
 from tests.support.stream_hub import Hold, calm
@@ -167,8 +168,11 @@ class RunHub:
         kind: Literal["sse", "websocket"] = "sse",
         expires_in: float | None = None,
         writable: bool = True,
+        token: dict[str, Any] | None = None,
     ) -> Client:
         """Open a connection and follow runs on it."""
+        expires_at = None if expires_in is None else self.clock.now() + expires_in
+        grant = make_grant(scopes.split(), expires_at=expires_at, **(token or {}))
         outlet = RecordingOutlet()
         outlet.writable = writable
         connection = Connection(
@@ -176,7 +180,7 @@ class RunHub:
             outlet,
             kind=kind,
             form=SseFormat(NOTHING, chunked=False),
-            expires_at=None if expires_in is None else self.clock.now() + expires_in,
+            grant=grant,
         )
         outlet.connection = connection
         self.hub.connect(connection)
@@ -185,7 +189,7 @@ class RunHub:
             ends_with_run=ends_with_run,
             limits=self.limits,
         )
-        view = View(selector, compile_scopes(scopes.split()))
+        view = View(selector, grant.permissions)
         feed = Subscriber(
             connection,
             "feed",

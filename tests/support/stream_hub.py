@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from runcast.auth.grant import Grant
 from runcast.core.chunk import ChunkPage, NewChunk, StreamName
 from runcast.core.limits import Limits
-from runcast.core.scope import compile_scopes
 from runcast.core.socket_format import SocketFormat
 from runcast.core.stream_format import StreamSocketFormat
 from runcast.core.stream_subscription import StreamSubscription
@@ -19,6 +17,7 @@ from runcast.hub.hub import Hub
 from runcast.hub.stream_reader import StreamReader
 from runcast.testing import ManualClock, MemoryChunkLog, MemoryRunReader
 from runcast.web.stream_reading import run_key
+from tests.support.grants import make_grant
 from tests.support.runs import CREATED_AT, make_run
 
 NAME = StreamName("run_1", "llm")
@@ -222,9 +221,8 @@ class StreamHub:
         writable: bool = True,
     ) -> Client:
         """Open a connection and read the stream on it."""
-        grant = replace(
-            Grant.for_secret_key(ENVIRONMENT), permissions=compile_scopes({*scopes.split()})
-        )
+        expires_at = None if expires_in is None else self.clock.now() + expires_in
+        grant = make_grant(scopes.split(), environment_id=ENVIRONMENT, expires_at=expires_at)
         outlet = HandOutlet()
         outlet.writable = writable
         connection = Connection(
@@ -232,7 +230,7 @@ class StreamHub:
             outlet,
             kind="sse" if single else "websocket",
             form=SocketFormat("", frozenset()),
-            expires_at=None if expires_in is None else self.clock.now() + expires_in,
+            grant=grant,
         )
         outlet.connection = connection
         self.hub.connect(connection)

@@ -67,6 +67,8 @@ async def test_answers_are_as_described(
     known |= {"target": "self", "key": "log"}
     waits = await tenant.client.post("/api/v1/waitpoints/tokens", json={})
     known |= {"token": waits.json()["id"], "hash": "0"}
+    revoked = await tenant.client.post("/api/v1/tokens/revocations", json={"tokenId": "t"})
+    known |= {"revocation": revoked.json()["id"]}
     known |= {"environment": tenant.environment_id, "name": "a.json", "packet": "payload"}
     if operation.name == "readResult":
         await tenant.patch(run_id, status="COMPLETED")

@@ -7,6 +7,7 @@ export type GatewayCode =
   | "missing_token"
   | "invalid_token"
   | "expired_token"
+  | "token_revoked"
   | "insufficient_scope"
   | "invalid_request"
   | "invalid_parameter"
@@ -34,6 +35,7 @@ export type GatewayCode =
   | "stream_closed"
   | "stream_full"
   | "stream_lost"
+  | "too_many_revocations"
   | "too_many_streams"
   | "invalid_command";
 

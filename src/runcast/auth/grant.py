@@ -18,7 +18,10 @@ class Grant:
         skip_columns: Columns of runs that the token withholds from its bearer, in its order.
         one_time: The token may create runs once; ``token_hash`` says which token was spent.
         token_hash: Hex SHA-256 of the whole token, or secret key, never the token itself.
-        token_id: The ``jti`` claim, if there was one.
+        token_id: The ``jti`` claim, or else ``token_hash``; tokens handed out for a token have its.
+        subject: Whom the token is for, in the application's own terms: the ``act.sub`` claim.
+        issued_at: Unix seconds; 0 if the token does not say.
+        key_hash: Hex SHA-256 of the secret key that signed the token, or that was shown.
     """
 
     environment_id: str
@@ -29,7 +32,10 @@ class Grant:
     one_time: bool = False
     token_hash: str = ""
     is_secret_key: bool = False
-    token_id: str | None = None
+    token_id: str = ""
+    subject: str | None = None
+    issued_at: float = 0.0
+    key_hash: str = ""
 
     @classmethod
     def for_secret_key(cls, environment_id: str, token_hash: str = "") -> "Grant":
@@ -41,4 +47,5 @@ class Grant:
             expires_at=None,
             token_hash=token_hash,
             is_secret_key=True,
+            key_hash=token_hash,
         )

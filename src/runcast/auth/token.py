@@ -22,8 +22,11 @@ ISSUER = "https://id.trigger.dev"
 AUDIENCE = "https://api.trigger.dev"
 MAX_TOKEN_LENGTH = 8192
 MAX_SCOPES = 500
+DEFAULT_MAX_SECONDS = 30 * 86400.0
 
 _MAX_TEXT_LENGTH = 512
+# Clocks of backends may be ahead, but a token from far ahead would outlive every revocation.
+_MAX_AHEAD_SECONDS = 300.0
 _MAX_SKIP_COLUMNS = 100
 
 # Stricter than base64url readers are: with padding allowed, one token would have several
@@ -69,6 +72,7 @@ def mint_token(
     one_time: bool = False,
     skip_columns: Iterable[str] = (),
     token_id: str | None = None,
+    subject: str | None = None,
 ) -> str:
     """
     Sign a public access token, as the official SDK does.
@@ -82,6 +86,8 @@ def mint_token(
         expires_at: Unix time in seconds, rounded down to a whole one.
         now: Unix time in seconds.
         skip_columns: Columns of runs to withhold from the bearer.
+        token_id: By which this token can be revoked.
+        subject: Whom it is for: all tokens of one subject can be revoked together.
 
     Raises:
         InvalidParameter: An argument cannot be put into a token that verifies; says which.
@@ -107,6 +113,8 @@ def mint_token(
         claims["realtime"] = {"skipColumns": skipped}
     if token_id is not None:
         claims["jti"] = _mintable([token_id], 1, "The token id")[0]
+    if subject is not None:
+        claims["act"] = {"sub": _mintable([subject], 1, "The subject")[0]}
     payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
     # An empty `typ` leaves the header exactly {"alg":"HS256"}.
     token = _JWS.encode(payload, SigningKey(secret).secret, "HS256", headers={"typ": ""})
@@ -143,7 +151,9 @@ def read_subject(token: str) -> str:
     return _subject(_public_claims(_unverified_payload(token)))
 
 
-def verify_token(token: str, *, keys: KeyRing, now: float) -> Grant:
+def verify_token(
+    token: str, *, keys: KeyRing, now: float, max_seconds: float = DEFAULT_MAX_SECONDS
+) -> Grant:
     """
     Check a public access token and return what it allows.
 
@@ -154,6 +164,7 @@ def verify_token(token: str, *, keys: KeyRing, now: float) -> Grant:
         token: Compact JWS, three base64url parts, at most 8192 bytes.
         keys: Keys of the environment that `read_subject` named; none if there is no such.
         now: Unix time in seconds.
+        max_seconds: How long any token is good after ``iat``: revocations are kept for as long.
 
     Returns:
         A grant whose ``expires_at`` is later than ``now``; the caller ends the session at that
@@ -176,10 +187,11 @@ def verify_token(token: str, *, keys: KeyRing, now: float) -> Grant:
         raise InvalidToken(f'The "iss" claim of a public access token is "{ISSUER}".')
     if not _is_for_us(claims.get("aud")):
         raise InvalidToken(f'The "aud" claim of a public access token is "{AUDIENCE}".')
-    expires_at = _check_times(claims, now)
+    issued_at, expires_at = _check_times(claims, now, max_seconds)
     if key.expires_at is not None:
         expires_at = min(expires_at, key.expires_at)
     scopes = frozenset(_texts(claims.get("scopes", []), MAX_SCOPES, "scopes"))
+    digest = token_hash(token)
     return Grant(
         environment_id=keys.environment_id,
         permissions=compile_scopes(scopes),
@@ -187,9 +199,17 @@ def verify_token(token: str, *, keys: KeyRing, now: float) -> Grant:
         expires_at=expires_at,
         skip_columns=_skip_columns(claims.get("realtime", {})),
         one_time=_one_time(claims.get("otu", False)),
-        token_hash=hashlib.sha256(token.encode()).hexdigest(),
-        token_id=_token_id(claims),
+        token_hash=digest,
+        token_id=_token_id(claims) or digest,
+        subject=_act_subject(claims),
+        issued_at=issued_at,
+        key_hash=token_hash(key.secret),
     )
+
+
+def token_hash(token: str) -> str:
+    """Give what a token or key is known by where it must not be kept itself."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 def _check_form(token: str) -> None:
@@ -250,15 +270,22 @@ def _is_for_us(audience: object) -> bool:
     return audience == AUDIENCE
 
 
-def _check_times(claims: dict[str, Any], now: float) -> float:
-    """Check all claims about time and return ``exp``."""
-    _seconds(claims, "iat", 0)
+def _check_times(claims: dict[str, Any], now: float, max_seconds: float) -> tuple[float, float]:
+    """Check all claims about time; return when the token was issued and when it ends."""
+    issued_at = _seconds(claims, "iat", 0)
     expires_at = _seconds(claims, "exp", None)
+    if "iat" in claims:
+        expires_at = min(expires_at, issued_at + max_seconds)
     if expires_at <= now:
         raise ExpiredToken("The public access token has expired; ask your backend for a new one.")
+    if expires_at > now + max_seconds + _MAX_AHEAD_SECONDS:
+        raise InvalidToken(
+            f'A public access token lives for {max_seconds / 86400:g} days at most: sign "iat", '
+            'the time at which it is made, and a nearer "exp".'
+        )
     if _seconds(claims, "nbf", 0) > now:
         raise InvalidToken('The public access token is not yet valid: "nbf" lies ahead.')
-    return expires_at
+    return issued_at, expires_at
 
 
 def _seconds(claims: dict[str, Any], name: str, default: float | None) -> float:
@@ -283,6 +310,17 @@ def _token_id(claims: dict[str, Any]) -> str | None:
     value = claims.get("jti")
     if value is not None and not _is_text(value):
         raise InvalidToken('The "jti" claim of the token is not a short text.')
+    return value
+
+
+def _act_subject(claims: dict[str, Any]) -> str | None:
+    """Read who acts with the token; RFC 8693 section 4.1. (``sub`` is the environment.)"""
+    act = claims.get("act", {})
+    if not isinstance(act, dict):
+        raise InvalidToken('The "act" claim of the token is not an object.')
+    value = act.get("sub")
+    if value is not None and not _is_text(value):
+        raise InvalidToken('The "act.sub" claim of the token is not a short text.')
     return value
 
 

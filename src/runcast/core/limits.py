@@ -61,5 +61,7 @@ class Limits:
     default_token_seconds: float = 15 * 60.0
     max_token_seconds: float = 30 * 86400.0
     key_cache_seconds: float = 10.0
+    # Revocations of single tokens and of subjects that one environment may have at once.
+    max_revocations: int = 10_000
     # Columns that public tokens never see, for example {"payload", "output"}.
     withheld_columns: frozenset[str] = frozenset()

@@ -4,8 +4,10 @@ import asyncio
 import random
 from typing import Literal
 
+from runcast.auth.grant import Grant
+from runcast.auth.revocation import REVOKED_MESSAGE
 from runcast.core.frame import Expired, KeepAlive, Problem, Reconnect
-from runcast.errors import Draining, ExpiredToken, GatewayError
+from runcast.errors import Draining, ExpiredToken, GatewayError, TokenRevoked
 from runcast.hub.form import Format
 from runcast.hub.outlet import Outlet
 from runcast.hub.seams import Carried, Host
@@ -22,7 +24,7 @@ class Connection:
 
     Args:
         form: Form of the messages that belong to the connection itself.
-        expires_at: End of the grant in Unix seconds; None for secret keys.
+        grant: What its client may do; the connection ends when that does.
         only_parts: The client takes any named event for a part of its stream: send it none, and
             cut the connection where it shall come back, since a clean end means complete.
     """
@@ -38,6 +40,7 @@ class Connection:
         "due",
         "form",
         "gone",
+        "grant",
         "hub",
         "kind",
         "outlet",
@@ -52,7 +55,7 @@ class Connection:
         *,
         kind: Literal["sse", "poll", "websocket"],
         form: Format,
-        expires_at: float | None,
+        grant: Grant,
         only_parts: bool = False,
     ) -> None:
         self.hub = hub
@@ -70,14 +73,15 @@ class Connection:
         self.due = float("inf")  # when `tick` is called next
         self._heartbeat_due = hub.clock.now() + hub.limits.heartbeat_seconds
         self.deadline = float("inf")
-        self.renew(expires_at)
+        self.renew(grant)
 
-    def renew(self, expires_at: float | None) -> None:
-        """The grant holds until then."""
-        if expires_at is None:
+    def renew(self, grant: Grant) -> None:
+        """This is the grant from now on, until its end."""
+        self.grant = grant
+        if grant.expires_at is None:
             self.deadline = float("inf")
         else:
-            self.deadline = expires_at - random.uniform(*EXPIRY_MARGIN_SECONDS)
+            self.deadline = grant.expires_at - random.uniform(*EXPIRY_MARGIN_SECONDS)
             self._look_by(self.deadline)
 
     # -- writing --------------------------------------------------------------------------------
@@ -90,7 +94,9 @@ class Connection:
             self.outlet.write(data)
 
     def add(self, subscriber: Carried) -> None:
-        """Carry one more subscription."""
+        """Carry one more subscription, unless the connection is over."""
+        if self.closed:
+            return
         self.subscribers[subscriber.name] = subscriber
         subscriber.start()
         due = subscriber.due(self.hub.clock.now())
@@ -114,6 +120,14 @@ class Connection:
             return
         self._say(Expired())
         self._finish("expired", ExpiredToken.close_code, ExpiredToken.code)
+
+    def revoke(self) -> None:
+        """The grant was taken back: end as when its time is over."""
+        if not self.outlet.writable:
+            self.abort("revoked")
+            return
+        self._say(Problem(TokenRevoked.code, REVOKED_MESSAGE))
+        self._finish("revoked", TokenRevoked.close_code, TokenRevoked.code)
 
     def drain(self, delay_ms: int) -> None:
         """The gateway is going away: ask to reconnect after the delay, and end."""

@@ -6,6 +6,8 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from runcast.auth.grant import Grant
+from runcast.auth.revocation import RevocationBook
 from runcast.core.chunk import Chunk, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.limits import Limits
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _DRAINED_A_SECOND = 500
 _LAST_BYTES_SECONDS = 1.0
+_LOOKED_AT_A_TURN = 1_000  # connections, when grants were revoked
 
 
 class Hub:
@@ -41,6 +44,7 @@ class Hub:
         self.limits = limits
         self.clock = clock
         self.counts = Counts()
+        self.revocations = RevocationBook()
         self.connections: set[Link] = set()
         self.draining = False
         self._leaving: set[Link] = set()  # ended by us, their last bytes not yet taken
@@ -57,7 +61,9 @@ class Hub:
         self._wheel = Wheel(clock)
         self._someone_left = asyncio.Event()
         self._began = asyncio.Event()
-        self._drain_calls: set[Callable[[], None]] = set()
+        self._end_calls: dict[Callable[[], None], Grant] = {}
+        self._revoking: asyncio.Task[None] | None = None
+        self._revoke_again = False
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -72,7 +78,7 @@ class Hub:
         Bounded: whoever has not gone a little after the drain time is dropped.
         """
         self.draining = True
-        for call in list(self._drain_calls):
+        for call in list(self._end_calls):
             call()
         loop = asyncio.get_running_loop()
         # A few go at once; many are spread, so that those who take them over are not flooded.
@@ -89,17 +95,45 @@ class Hub:
         self._wheel.stop()
         for session in list(self._sessions):
             session.cancel()
+        if self._revoking is not None:
+            self._revoking.cancel()
         await asyncio.gather(*self._sessions, return_exceptions=True)
         await self.reads.close()
 
     @contextlib.contextmanager
-    def told_of_drain(self, call: Callable[[], None]) -> Iterator[None]:
-        """Have this called when a drain begins, for those that are no connections of the hub."""
-        self._drain_calls.add(call)
+    def told_of_end(self, grant: Grant, call: Callable[[], None]) -> Iterator[None]:
+        """
+        Have this called when a drain begins or the grant is revoked.
+
+        For those that are no connections of the hub; in the end they ask which of it is so.
+        """
+        self._end_calls[call] = grant
         try:
             yield
         finally:
-            self._drain_calls.discard(call)
+            del self._end_calls[call]
+
+    def end_revoked(self) -> None:
+        """End all whose grants are revoked by now; soon, and some in each turn of the loop."""
+        self._revoke_again = True
+        if self._revoking is None:
+            self._revoking = asyncio.get_running_loop().create_task(self._end_revoked())
+
+    async def _end_revoked(self) -> None:
+        try:
+            while self._revoke_again:
+                self._revoke_again = False
+                now = self.clock.now()
+                for call, grant in list(self._end_calls.items()):
+                    if self.revocations.revokes(grant, now):
+                        call()
+                for looked_at, connection in enumerate(list(self.connections), start=1):
+                    if self.revocations.revokes(connection.grant, now):
+                        connection.revoke()
+                    if looked_at % _LOOKED_AT_A_TURN == 0:
+                        await asyncio.sleep(0)
+        finally:
+            self._revoking = None
 
     async def _deserted(self) -> None:
         """Wait until the last connection is gone."""
@@ -261,8 +295,11 @@ class Hub:
 
     def connect(self, connection: Link) -> None:
         """Look after a connection until it closes."""
+        now = self.clock.now()
         self.connections.add(connection)
-        self.look_at(connection, connection.next_due(self.clock.now()))
+        self.look_at(connection, connection.next_due(now))
+        if self.revocations.revokes(connection.grant, now):  # since it was authenticated
+            connection.revoke()
 
     def look_at(self, connection: Link, at: float) -> None:
         """Let the connection's `tick` be called at this time, and on from there."""

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
+from runcast.auth.grant import Grant
 from runcast.core.frame import Frame, StateFrame
 from runcast.core.limits import Limits
 from runcast.core.position import Position
@@ -82,6 +83,8 @@ class Link(Protocol):
     @property
     def closed(self) -> bool: ...
     @property
+    def grant(self) -> Grant: ...
+    @property
     def deadline(self) -> float: ...
     @property
     def subscribers(self) -> Mapping[str, Carried]: ...
@@ -104,6 +107,10 @@ class Link(Protocol):
 
     def expire(self) -> None:
         """The grant's time is over."""
+        ...
+
+    def revoke(self) -> None:
+        """The grant was taken back."""
         ...
 
     def drain(self, delay_ms: int) -> None:

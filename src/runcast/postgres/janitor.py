@@ -1,6 +1,6 @@
 """
-Deleting what is kept for a time: streams, departures, spent tokens, answers, waitpoints, objects,
-and rate limits that are as if nobody had made a request.
+Deleting what is kept for a time: streams, departures, spent tokens, revocations, answers,
+waitpoints, objects, and rate limits that are as if nobody had made a request.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ _PRUNES: tuple[tuple[str, tuple[float, ...]], ...] = (
     (_prune("spent_tokens", _OLD.format("spent_at"), "spent_at"), (_SPENT_TOKENS_SECONDS,)),
     (_prune("answered_requests", "good_until < now()", "good_until"), ()),
     (_prune("waitpoints", _OLD.format(_OVER), _OVER), (_WAITPOINTS_SECONDS,)),
+    (_prune("revocations", "kept_until < now()", "kept_until"), ()),
     (_prune("rate_limits", "full_at < now()", "full_at"), ()),
 )
 

@@ -1,17 +1,19 @@
 """From a request to a grant: finds the token, tells what kind it is, and has it verified."""
 
+import contextlib
 import hashlib
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
 
 from starlette.requests import HTTPConnection
 
 from runcast.auth.grant import Grant
-from runcast.auth.keys import looks_like_secret_key
-from runcast.auth.token import is_public_token, read_subject, verify_token
+from runcast.auth.keys import KeyRing, looks_like_secret_key
+from runcast.auth.revocation import RevocationBook
+from runcast.auth.token import DEFAULT_MAX_SECONDS, is_public_token, read_subject, verify_token
 from runcast.core.run import Run
 from runcast.core.scope import Resource
-from runcast.errors import InsufficientScope, InvalidToken, MissingToken
+from runcast.errors import AuthError, InsufficientScope, InvalidToken, MissingToken
 from runcast.ports import Clock
 from runcast.web.key_directory import KeyDirectory
 
@@ -24,9 +26,20 @@ class Bearer:
     `KeyDirectory`) and never past its expiry.
     """
 
-    def __init__(self, keys: KeyDirectory, *, clock: Clock, max_tokens: int = 10_000) -> None:
+    def __init__(
+        self,
+        keys: KeyDirectory,
+        *,
+        clock: Clock,
+        revocations: RevocationBook,
+        max_token_seconds: float = DEFAULT_MAX_SECONDS,
+        max_tokens: int = 10_000,
+    ) -> None:
+        self.rejections: Counter[str] = Counter()  # by code
         self._keys = keys
         self._clock = clock
+        self._revocations = revocations
+        self._max_token_seconds = max_token_seconds
         self._max_tokens = max_tokens
         self._verified: OrderedDict[bytes, tuple[Grant, float]] = OrderedDict()
 
@@ -48,15 +61,37 @@ class Bearer:
             MissingToken: Nothing that could be a token came with the request.
             InvalidToken: Unknown, malformed, or of a kind that is not accepted.
             ExpiredToken: It was good once.
+            TokenRevoked: It was taken back.
+            BackendError: Whether it was cannot be told.
         """
-        token = _find_token(connection, token_in_query)
-        if not public_tokens and is_public_token(token):
-            raise InvalidToken("Use a secret key here; public access tokens are not accepted.")
-        return await self.grant_for(token)
+        with self._counting():
+            token = _find_token(connection, token_in_query)
+            if not public_tokens and is_public_token(token):
+                raise InvalidToken("Use a secret key here; public access tokens are not accepted.")
+            return await self._grant_for(token)
 
     async def grant_for(self, token: str) -> Grant:
+        """Say what the bearer of a secret key or a public access token may do; as above."""
+        with self._counting():
+            return await self._grant_for(token)
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Count who is turned away meanwhile."""
+        try:
+            yield
+        except AuthError as error:
+            self.rejections[error.code] += 1
+            raise
+
+    async def _grant_for(self, token: str) -> Grant:
+        grant = await self.verify(token)
+        self._revocations.check(grant, self._clock.now())
+        return grant
+
+    async def verify(self, token: str) -> Grant:
         """
-        Say what the bearer of a secret key or a public access token may do.
+        Say what a secret key or a public access token allows, whether it is revoked or not.
 
         Raises:
             InvalidToken: Neither a known secret key nor a good public access token.
@@ -79,19 +114,22 @@ class Bearer:
         ring = await self._keys.key_ring(environment_id)
         now = self._clock.now()
         try:
-            grant = verify_token(token, keys=ring, now=now)
+            grant = self._verified_by(ring, token, now)
         except InvalidToken:
             # It may be signed with a key that is newer than what is remembered.
             recent = await self._keys.recent_key_ring(environment_id)
             if recent == ring:
                 raise
-            grant = verify_token(token, keys=recent, now=now)
+            grant = self._verified_by(recent, token, now)
         assert grant.expires_at is not None
         self._verified[digest] = (grant, min(grant.expires_at, now + self._keys.ttl_seconds))
         self._verified.move_to_end(digest)
         while len(self._verified) > self._max_tokens:
             self._verified.popitem(last=False)
         return grant
+
+    def _verified_by(self, ring: KeyRing, token: str, now: float) -> Grant:
+        return verify_token(token, keys=ring, now=now, max_seconds=self._max_token_seconds)
 
 
 def require(grant: Grant, action: str, *resources: Resource) -> None:

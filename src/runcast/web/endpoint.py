@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runcast.auth.grant import Grant
 from runcast.errors import (
     GatewayError,
+    InsufficientScope,
     InvalidBody,
     InvalidParameter,
     MethodNotAllowed,
@@ -52,6 +53,9 @@ class Endpoint:
         request = Request(scope, receive)
         try:
             answer = await self._answer(operation, request)
+        except InsufficientScope as error:
+            self._services.bearer.rejections[error.code] += 1
+            raise
         except RequestError as error:
             if not operation.refusal:
                 raise

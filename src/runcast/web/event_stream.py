@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from sse_starlette import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from runcast.auth.grant import Grant
 from runcast.hub.connection import Connection
 from runcast.hub.form import Format
 from runcast.hub.hub import Hub
@@ -29,7 +30,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
     Args:
         carry: Makes what the connection carries, once there is one, in its form.
         form: Of the connection's own messages, with or without chunk framing.
-        expires_at: End of the grant in Unix seconds; None for secret keys.
+        grant: What the client may do, and until when.
         only_parts: Leave out what is neither data nor a comment: see `StreamSseFormat`.
     """
 
@@ -39,7 +40,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         carry: Callable[[Connection, Form], Carried],
         *,
         form: Callable[[bool], Form],
-        expires_at: float | None,
+        grant: Grant,
         allow_handover: bool,
         only_parts: bool = False,
         headers: Mapping[str, str] | None = None,
@@ -48,7 +49,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         self._hub = hub
         self._carry = carry
         self._form = form
-        self._expires_at = expires_at
+        self._grant = grant
         self._allow_handover = allow_handover
         self._only_parts = only_parts
 
@@ -88,7 +89,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
             outlet,
             kind="sse",
             form=form,
-            expires_at=self._expires_at,
+            grant=self._grant,
             only_parts=self._only_parts,
         )
         outlet.connection = connection

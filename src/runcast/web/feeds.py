@@ -235,7 +235,7 @@ def _stream(
         services.hub,
         carry,
         form=lambda chunked: SseFormat(skip, chunked),
-        expires_at=grant.expires_at,
+        grant=grant,
         allow_handover=services.allow_handover,
     )
 

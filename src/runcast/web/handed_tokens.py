@@ -30,7 +30,9 @@ async def hand_out_token(
     call: Call, scopes: Sequence[str], *, seconds: float = _LIFETIME_SECONDS
 ) -> HandedToken:
     """
-    Mint a token with these scopes; columns that the caller's token skips stay skipped.
+    Mint a token with these scopes, which is for nobody else and no more columns than the caller's.
+
+    It is revoked together with the caller's, whose id it has.
 
     Raises:
         InvalidParameter: The environment has no usable key any more.
@@ -45,6 +47,8 @@ async def hand_out_token(
         expires_at=call.now + lifetime,
         now=call.now,
         skip_columns=skip_columns,
+        token_id=None if call.grant.is_secret_key else call.grant.token_id,
+        subject=call.grant.subject,
     )
     claims: dict[str, Any] = {"sub": call.environment_id, "pub": True, "scopes": scopes}
     if skip_columns:

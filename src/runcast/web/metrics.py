@@ -53,6 +53,12 @@ class Scheduled(Protocol):
     late_seconds: float
 
 
+class Rejecting(Protocol):
+    """The figures of those who are turned away."""
+
+    rejections: Counter[str]
+
+
 class Stored(Protocol):
     """The figures of streams that are kept in Redis."""
 
@@ -68,14 +74,33 @@ def gateway_registry(
     rate_limits: Refusing,
     objects: Cleaned,
     schedule: Scheduled,
+    bearer: Rejecting,
     redis: Stored | None = None,
 ) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
     registry.register(_GatewayCollector(hub, feed, rate_limits, objects, schedule))
+    registry.register(_TokenCollector(hub, bearer))
     if redis is not None:
         registry.register(_RedisCollector(redis))
     return registry
+
+
+class _TokenCollector(Collector):
+    def __init__(self, hub: Hub, bearer: Rejecting) -> None:
+        self._hub = hub
+        self._bearer = bearer
+
+    def collect(self) -> Iterator[Metric]:
+        book = self._hub.revocations
+        yield GaugeMetricFamily("runcast_revocations", "Revocations that count", value=len(book))
+        yield GaugeMetricFamily(
+            "runcast_revocations_behind_seconds",
+            "Time since the revocations were last known to be complete",
+            value=max(0.0, self._hub.clock.now() - book.read_at),
+        )
+        rejections = self._bearer.rejections
+        yield _by_label("token_rejections", "Callers who were turned away", "code", rejections)
 
 
 class _RedisCollector(Collector):

@@ -15,6 +15,7 @@ from runcast.web import (
     objects,
     packets,
     replay,
+    revocations,
     run_list,
     run_metadata,
     runs,
@@ -59,6 +60,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *waitpoints.OPERATIONS,
     *waits.OPERATIONS,
     *tokens.OPERATIONS,
+    *revocations.OPERATIONS,
     *feeds.OPERATIONS,
     *stream_reading.OPERATIONS,
     *input_streams.OPERATIONS,  # before writing, whose paths would fit as well

@@ -8,7 +8,15 @@ from prometheus_client import CollectorRegistry
 
 from runcast.core.limits import Limits
 from runcast.hub.hub import Hub
-from runcast.ports import ChunkLog, Clock, ObjectLedger, ObjectStore, RunStore, WaitpointStore
+from runcast.ports import (
+    ChunkLog,
+    Clock,
+    ObjectLedger,
+    ObjectStore,
+    RevocationStore,
+    RunStore,
+    WaitpointStore,
+)
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.rate_limits import RateLimits
@@ -33,6 +41,7 @@ class Services:
     waitpoints: WaitpointStore
     keys: KeyDirectory
     bearer: Bearer
+    revocations: RevocationStore
     rate_limits: RateLimits
     hub: Hub
     clock: Clock

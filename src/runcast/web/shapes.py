@@ -197,9 +197,7 @@ class PollAnswer:
         """Let the hub look for an answer."""
         shape, hub, paging = self._shape, self._shape.hub, self._echo.paging
         form = ShapeFormat(shape.dialect, shape.skip, snapshot=self._since is None)
-        connection = Connection(
-            hub, outlet, kind="poll", form=form, expires_at=shape.call.grant.expires_at
-        )
+        connection = Connection(hub, outlet, kind="poll", form=form, grant=shape.call.grant)
         machine = Subscription(since=self._since, paging=paging, limits=hub.limits)
         waits = shape.waits and self._since is not None and paging is None
         if waits and self._since is not None and hub.is_exactly_at(self._since):
@@ -212,6 +210,9 @@ class PollAnswer:
         return poll
 
     def _response(self, poll: Poll, outlet: PollOutlet) -> ASGIApp:
+        hub = self._shape.hub
+        # A poll may have found something, or waited for a slow client, before it was revoked.
+        hub.revocations.check(self._shape.call.grant, hub.clock.now())
         if poll.lost is not None:
             return _must_refetch(self._shape)
         if outlet.aborted:
@@ -315,7 +316,7 @@ def _event_stream(shape: Shape, echo: Echo) -> ASGIApp:
         services.hub,
         carry,
         form=lambda chunked: ShapeSseFormat(form, chunked),
-        expires_at=shape.call.grant.expires_at,
+        grant=shape.call.grant,
         allow_handover=services.allow_handover,
     )
     found = _standing(echo, shape.handle, shape.query.offset or "")

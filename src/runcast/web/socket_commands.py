@@ -22,6 +22,7 @@ from runcast.core.subscription import Subscription
 from runcast.core.view import View
 from runcast.errors import (
     GatewayError,
+    InsufficientScope,
     InvalidToken,
     NotFound,
     RequestError,
@@ -70,7 +71,7 @@ class SocketCommands:
             outlet,
             kind="websocket",
             form=CONNECTION_FORMAT,
-            expires_at=grant.expires_at,
+            grant=grant,
         )
 
     def begin(self) -> None:
@@ -214,7 +215,7 @@ class SocketCommands:
             return
         changed = _rights(grant) != _rights(self._grant)
         self._grant = grant
-        self.connection.renew(grant.expires_at)
+        self.connection.renew(grant)
         self._say_authenticated()
         if changed:
             before = list(self.connection.subscribers.values())
@@ -279,6 +280,8 @@ class SocketCommands:
         self._send(orjson.dumps(message) + b"\n")
 
     def _say_problem(self, error: GatewayError, subscription_id: str | None = None) -> None:
+        if isinstance(error, InsufficientScope):
+            self._services.bearer.rejections[error.code] += 1
         form = CONNECTION_FORMAT
         if subscription_id is not None:
             form = SocketFormat(subscription_id, frozenset())

@@ -80,7 +80,7 @@ async def follow_stream(call: Call, name: StreamName) -> ASGIApp:
         hub,
         carry,
         form=lambda chunked: SseFormat(frozenset(), chunked),
-        expires_at=grant.expires_at,
+        grant=grant,
         allow_handover=call.services.allow_handover,
         only_parts=only_parts,
         headers={"x-stream-version": "v2" if batches else "v1", "cache-control": "no-cache"}

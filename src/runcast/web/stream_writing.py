@@ -25,7 +25,6 @@ from runcast.errors import (
     PayloadTooLarge,
     StreamClosed,
 )
-from runcast.hub.hub import Hub
 from runcast.web.ingest import Ingest
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.request_body import read_bytes
@@ -220,26 +219,29 @@ class _Listening:
 @asynccontextmanager
 async def _listening(call: Call) -> AsyncIterator[_Listening]:
     """
-    Listen to a writer until it is silent for long, or the gateway goes away.
+    Listen to a writer until it is silent for long, its key is revoked or the gateway goes away.
 
     Raises:
         InvalidParameter: It was silent.
+        TokenRevoked: Its key has ended.
         Draining: Another gateway takes over.
     """
     hub = call.services.hub
-    _refuse_when_draining(hub)
+    _refuse_the_ended(call)
     try:
         async with asyncio.timeout(None) as patience:
             listening = _Listening(patience)
             listening.heard()
-            with hub.told_of_drain(listening.stop):
+            with hub.told_of_end(call.grant, listening.stop):
                 yield listening
     except TimeoutError:
-        _refuse_when_draining(hub)
+        _refuse_the_ended(call)
         raise InvalidParameter("Nothing arrived for 15 minutes; connect again.") from None
 
 
-def _refuse_when_draining(hub: Hub) -> None:
+def _refuse_the_ended(call: Call) -> None:
+    hub = call.services.hub
+    hub.revocations.check(call.grant, call.services.clock.now())
     if hub.draining:
         raise Draining("This gateway is going away; ask another one how far you have come.")
 

@@ -12,6 +12,7 @@ from runcast.core.timespan import resolve_expiration
 from runcast.errors import InvalidBody, InvalidParameter
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import json_response
+from runcast.web.text_field import ShortText
 
 _LEGACY_LIFETIME_SECONDS = 3600.0
 _MAX_BODY_BYTES = 256 * 1024
@@ -54,6 +55,11 @@ class NewPublicToken(BaseModel):
         default=False, description="Whether it can create runs only once."
     )
     realtime: RealtimeOptions | None = None
+    subject: ShortText | None = Field(
+        default=None,
+        description="Whom the token is for, such as a user's id: its tokens can be revoked "
+        "together. It stands in the claim `act.sub`.",
+    )
 
 
 class LegacyClaims(BaseModel):
@@ -73,6 +79,7 @@ class PublicToken(BaseModel):
     """A signed token."""
 
     token: str
+    id: str = Field(description="By which it can be revoked: its `jti`.")
 
 
 async def read_claims(call: Call) -> Response:
@@ -90,8 +97,9 @@ async def create_public_token(call: Call) -> Response:
         default_seconds=call.services.limits.default_token_seconds,
         one_time=body.oneTimeUse,
         skip_columns=body.realtime.skipColumns if body.realtime else (),
+        subject=body.subject,
     )
-    return json_response({"token": token})
+    return json_response(token.model_dump())
 
 
 async def create_legacy_token(call: Call) -> Response:
@@ -99,7 +107,7 @@ async def create_legacy_token(call: Call) -> Response:
     body: NewLegacyToken = call.body
     scopes = body.claims.scopes if body.claims else ()
     token = await _mint(call, scopes, body.expirationTime, default_seconds=_LEGACY_LIFETIME_SECONDS)
-    return json_response({"token": token})
+    return json_response(token.model_dump())
 
 
 async def _mint(
@@ -110,7 +118,8 @@ async def _mint(
     default_seconds: float,
     one_time: bool = False,
     skip_columns: Sequence[str] = (),
-) -> str:
+    subject: str | None = None,
+) -> PublicToken:
     max_seconds = call.services.limits.max_token_seconds
     if expiration is None:
         expires_at = call.now + min(default_seconds, max_seconds)
@@ -120,8 +129,9 @@ async def _mint(
         days = max_seconds / 86400
         raise InvalidBody(f"expirationTime is at most {days:g} days ahead.")
     ring = await call.services.keys.key_ring(call.environment_id)
+    token_id = secrets.token_hex(8)
     try:
-        return mint_token(
+        token = mint_token(
             secret=ring.signing_key(call.now).secret,
             environment_id=call.environment_id,
             scopes=scopes,
@@ -129,11 +139,12 @@ async def _mint(
             now=call.now,
             one_time=one_time,
             skip_columns=skip_columns,
-            # So that two one-time tokens made in the same second are two.
-            token_id=secrets.token_hex(8) if one_time else None,
+            token_id=token_id,
+            subject=subject,
         )
     except InvalidParameter as error:
         raise InvalidBody(error.message) from None
+    return PublicToken(token=token, id=token_id)
 
 
 def _body_bytes(_: Any) -> int:

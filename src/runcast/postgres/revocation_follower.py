@@ -1,0 +1,135 @@
+"""Keeping a gateway's book of revocations up to date, on a connection of its own."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
+
+import asyncpg
+
+from runcast.auth.revocation import RevocationBook
+from runcast.core.position import Position
+from runcast.ports import Clock
+from runcast.postgres.revocations import REVOCATION_COLUMNS, to_revocation
+
+logger = logging.getLogger(__name__)
+
+Row: TypeAlias = "asyncpg.Record"
+
+_RECHECK_SECONDS = 1.0
+_FORGET_SECONDS = 60.0
+_ANSWER_SECONDS = 3.0  # a database that takes longer is given up and connected to anew
+_CLOSE_SECONDS = 1.0
+_RETRY_SECONDS = (0.05, 1.0)
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+# What became visible since a snapshot, as the tailer asks for it.
+_READ = f"""
+    SELECT here.snapshot, found.* FROM (SELECT pg_current_snapshot()::text AS snapshot) AS here
+    LEFT JOIN (
+        SELECT {REVOCATION_COLUMNS} FROM @schema@.revocations WHERE changed_in >= $1
+        UNION ALL
+        SELECT {REVOCATION_COLUMNS} FROM @schema@.revocations WHERE changed_in = ANY($2)
+    ) AS found ON true"""
+
+
+class RevocationFollower:
+    """
+    Reads all revocations, then each new one when it is told of it, or within a second.
+
+    Survives whatever happens to the connection or the server: it connects again for as long as it
+    takes, and reads all again.
+
+    Args:
+        on_revoked: Called when grants that were good may not be any more.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str,
+        clock: Clock,
+        book: RevocationBook,
+        on_revoked: Callable[[], None],
+    ) -> None:
+        self._url = url
+        self._schema = schema
+        self._clock = clock
+        self._book = book
+        self._on_revoked = on_revoked
+        self._wake = asyncio.Event()
+        self._began = asyncio.Event()
+        self._forget_at = 0.0
+        book.read_at = float("-inf")  # nobody is let in before the first read
+
+    async def started(self) -> None:
+        """Wait until the revocations were read."""
+        await self._began.wait()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        delay = _RETRY_SECONDS[0]
+        while True:
+            try:
+                async with self._listening() as connection:
+                    position = await self._read(connection, None)
+                    delay = _RETRY_SECONDS[0]
+                    while not connection.is_closed():
+                        await self._sleep()
+                        position = await self._read(connection, position)
+            except _LOST as error:
+                logger.warning("revocations cannot be read, trying again: %s", type(error).__name__)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
+            delay = min(delay * 2, _RETRY_SECONDS[1])
+
+    async def _sleep(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RECHECK_SECONDS):
+                await self._wake.wait()
+
+    async def _read(
+        self, connection: "asyncpg.Connection[Row]", before: Position | None
+    ) -> Position:
+        """Read what is new, or all there is."""
+        self._wake.clear()
+        asked_at = self._clock.now()
+        since, in_flight = (0, ()) if before is None else (before.xmax, before.in_flight)
+        rows = await connection.fetch(_READ.replace("@schema@", self._schema), since, in_flight)
+        if before is None:
+            self._book.begin_anew()
+        found = [to_revocation(row) for row in rows if row["id"] is not None]
+        hits = self._book.receive(found, asked_at)
+        self._book.read_at = asked_at
+        self._began.set()
+        if self._book.receive_time(asked_at) or hits:
+            self._on_revoked()
+        if asked_at >= self._forget_at:
+            self._book.forget_expired(asked_at)
+            self._forget_at = asked_at + _FORGET_SECONDS
+        return Position.from_snapshot(0, rows[0]["snapshot"])
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator["asyncpg.Connection[Row]"]:
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=_ANSWER_SECONDS,
+            command_timeout=_ANSWER_SECONDS,
+            server_settings={"application_name": "runcast revocations", "jit": "off"},
+        )
+        try:
+            connection.add_termination_listener(lambda _: self._wake.set())
+            # Before the first read: what is told in between is seen by it.
+            await connection.add_listener(f"{self._schema}_revoked", lambda *_: self._wake.set())
+            yield connection
+        finally:
+            with contextlib.suppress(*_LOST):
+                await connection.close(timeout=_CLOSE_SECONDS)
