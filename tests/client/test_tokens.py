@@ -8,7 +8,14 @@ import pytest
 
 import runcast
 from runcast import AsyncClient
-from runcast.client.errors import InvalidArgument, NotConfigured, NotFound, PermissionDenied
+from runcast.client.errors import (
+    BadRequest,
+    InvalidArgument,
+    NotConfigured,
+    NotFound,
+    PermissionDenied,
+    TokenRevoked,
+)
 from runcast.client.public_tokens import scope_texts
 from tests.support.restartable_gateway import RestartableGateway
 
@@ -117,3 +124,25 @@ async def test_what_no_token_can_hold_is_refused(client: AsyncClient) -> None:
     for expires in ("soon", "-5m", 0, datetime(2030, 1, 1)):  # noqa: DTZ001 - that is the point
         with pytest.raises(InvalidArgument):
             await client.create_public_token("read:runs", expires=expires)
+
+
+async def test_tokens_are_revoked_and_good_again(
+    client: AsyncClient, gateway: RestartableGateway
+) -> None:
+    run = await client.tasks.trigger("t")
+    token = await client.create_public_token("read:runs", subject="user_1", token_id="token_1")
+    async with AsyncClient(gateway.url, token=token) as reader:
+        await reader.runs.retrieve(run.id)
+        made = [
+            await client.revoke_tokens(token),
+            await client.revoke_tokens(subject="user_1", issued_before=datetime.now(UTC)),
+        ]
+        assert (made[0].token_id, made[1].subject) == ("token_1", "user_1")
+        with pytest.raises(TokenRevoked):
+            await reader.runs.retrieve(run.id)
+        assert [each async for each in client.revocations()] == made[::-1]
+        for revocation in made:
+            assert await client.lift_revocation(revocation.id) == revocation
+        await reader.runs.retrieve(run.id)
+    with pytest.raises(BadRequest):
+        await client.revoke_tokens()

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from runcast.cli import keys
+from runcast.cli import keys, token
 from runcast.cli.console import fail, result
 from runcast.cli.dev import dev
 from runcast.cli.doctor import doctor
 from runcast.cli.migrate import migrate
 from runcast.cli.serve import serve
 from runcast.cli.tail import tail
-from runcast.cli.token import token
 from runcast.cli.version import own_version
 from runcast.errors import ConfigurationError, GatewayError, RequestError
 
@@ -25,8 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (dev, serve, migrate, token, tail, doctor):
+for command in (dev, serve, migrate, tail, doctor):
     app.command()(command)
+app.add_typer(token.app, name="token")
 app.add_typer(keys.app, name="keys")
 
 _FAILED = 1

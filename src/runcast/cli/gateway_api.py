@@ -33,8 +33,22 @@ async def post_json(http: httpx.AsyncClient, path: str, body: dict[str, Any]) ->
         RefusedByGateway: It answered with an error.
         BackendError: It cannot be reached, or is not a gateway.
     """
+    return await _ask(http, "POST", path, json=body)
+
+
+async def get_json(http: httpx.AsyncClient, path: str, params: dict[str, str]) -> dict[str, Any]:
+    """Get the JSON object at a path; errors as in `post_json`."""
+    return await _ask(http, "GET", path, params=params)
+
+
+async def delete_json(http: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """Delete what is at a path and return the JSON object of the answer; errors as above."""
+    return await _ask(http, "DELETE", path)
+
+
+async def _ask(http: httpx.AsyncClient, method: str, path: str, **what: Any) -> dict[str, Any]:
     try:
-        response = await http.post(path, json=body)
+        response = await http.request(method, path, **what)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise unreachable(http, error) from error
     raise_if_refused(response)

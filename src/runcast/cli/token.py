@@ -1,7 +1,7 @@
-"""`runcast token`: mint a public access token."""
+"""`runcast token`: mint a public access token, or revoke some."""
 
 import secrets
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +12,19 @@ from runcast.cli.console import result
 from runcast.cli.environments import opened_key_store
 from runcast.cli.gateway_api import client, post_json
 from runcast.cli.loop import run
+from runcast.cli.revocations import lift, list_revocations, revoke
 from runcast.core.timespan import resolve_expiration
 from runcast.errors import ConfigurationError, InvalidParameter, InvalidToken
 
+app = typer.Typer(invoke_without_command=True)
+app.command("revoke")(revoke)
+app.command("revocations")(list_revocations)
+app.command("lift")(lift)
 
+
+@app.callback()
 def token(
+    context: typer.Context,
     run_id: Annotated[
         list[str] | None, typer.Option("--run", metavar="ID", help="Read this run. Repeatable.")
     ] = None,
@@ -57,6 +65,12 @@ def token(
         str | None,
         typer.Option(metavar="NAMES", help="Fields to withhold, such as payload,output."),
     ] = None,
+    subject: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Whom it is for: all tokens of one subject can be revoked."
+        ),
+    ] = None,
     key: Annotated[
         str,
         typer.Option(
@@ -87,6 +101,8 @@ def token(
     Signed here when --environment is given; by the gateway of --url when that is; otherwise the
     database of DATABASE_URL tells which environment the key belongs to.
     """
+    if context.invoked_subcommand is not None:
+        return
     if not key:
         raise ConfigurationError("Give a secret key with RUNCAST_SECRET_KEY or --key.")
     scopes = [
@@ -106,7 +122,7 @@ def token(
     columns = [name for each in (skip_columns or "").split(",") if (name := each.strip())]
     expiration = _expiration(expires)
     if url and environment is None:
-        result(run(_mint_over_http(url, key, scopes, expiration, one_time, columns)))
+        result(run(_mint_over_http(url, key, scopes, expiration, one_time, columns, subject)))
         return
     minted_at = now()
     result(
@@ -118,8 +134,8 @@ def token(
             now=minted_at,
             one_time=one_time,
             skip_columns=columns,
-            # So that two one-time tokens made in the same second are two.
-            token_id=secrets.token_hex(8) if one_time else None,
+            token_id=secrets.token_hex(8),
+            subject=subject,
         )
     )
 
@@ -136,12 +152,14 @@ async def _mint_over_http(
     expiration: str | int,
     one_time: bool,
     columns: list[str],
+    subject: str | None,
 ) -> str:
-    body = {
+    body: dict[str, Any] = {
         "scopes": scopes,
         "expirationTime": expiration,
         "oneTimeUse": one_time,
         "realtime": {"skipColumns": columns},
+        "subject": subject,
     }
     async with client(url, key) as http:
         answer = await post_json(http, "/api/v1/auth/public-tokens", body)

@@ -22,6 +22,7 @@ from runcast.client.options import (
     RunFilters as RunFilters,
     TriggerOptions as TriggerOptions,
 )
+from runcast.client.revocation import Revocation as Revocation
 from runcast.client.run import (
     Batch as Batch,
     BatchHandle as BatchHandle,

@@ -61,6 +61,9 @@ class AsyncClient:
         self.batches = Batches(self._http)
         self.streams = Streams(self._feeds)
         self.create_public_token = self._public_tokens.create
+        self.revoke_tokens = self._public_tokens.revoke
+        self.revocations = self._public_tokens.revocations
+        self.lift_revocation = self._public_tokens.lift_revocation
 
     async def close(self) -> None:
         """Close all connections; subscriptions end."""

@@ -12,6 +12,8 @@ def create_public_token(
     expires: Expiration = "15m",
     one_time: bool = False,
     skip_columns: Iterable[str] = (),
+    subject: str | None = None,
+    token_id: str | None = None,
     base_url: str | None = None,
     secret_key: str | None = None,
     environment_id: str | None = None,
@@ -24,5 +26,10 @@ def create_public_token(
     """
     with Client(base_url, secret_key, environment_id=environment_id) as client:
         return client.create_public_token(
-            scopes, expires=expires, one_time=one_time, skip_columns=skip_columns
+            scopes,
+            expires=expires,
+            one_time=one_time,
+            skip_columns=skip_columns,
+            subject=subject,
+            token_id=token_id,
         )

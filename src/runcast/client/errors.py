@@ -102,6 +102,10 @@ class Unauthorized(ApiError):
     """The key or token is missing or not accepted."""
 
 
+class TokenRevoked(Unauthorized):
+    """The token was taken back before its time."""
+
+
 class TokenExpired(Unauthorized):
     """The token was good once; a fresh one will be accepted."""
 
@@ -160,6 +164,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "missing_token": Unauthorized,
     "invalid_token": Unauthorized,
     "expired_token": TokenExpired,
+    "token_revoked": TokenRevoked,
     "insufficient_scope": PermissionDenied,
     "invalid_request": BadRequest,
     "invalid_parameter": BadRequest,

@@ -1,15 +1,20 @@
-"""Public access tokens: signed here with the secret key, or by the gateway where that must be."""
+"""
+Public access tokens: signed here with the secret key, or by the gateway where that must be; and
+revoked.
+"""
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from runcast.auth.token import mint_token
 from runcast.client.clock import now
 from runcast.client.errors import InvalidArgument, NotConfigured, UnexpectedAnswer
 from runcast.client.gateway_http import GatewayHttp
+from runcast.client.revocation import Revocation, revocation_from
 from runcast.core.timespan import resolve_expiration
 from runcast.errors import InvalidParameter
 
@@ -18,13 +23,15 @@ Scopes = str | Iterable[str] | Mapping[str, bool | Mapping[str, Targets]]
 """``["read:tags:user:42"]``, or ``{"read": {"tags": ["user:42"], "runs": True}}``."""
 Expiration = str | int | float | datetime | timedelta
 
+_REVOCATIONS = "/api/v1/tokens/revocations"
+
 # Keys of this form authenticate, but nothing that they sign is accepted.
 _CANNOT_SIGN = re.compile(r"tr_(dev|stg|prod|preview)_sk_[0-9a-zA-Z]{24}")
 
 
 class PublicTokens:
     """
-    Makes public access tokens for one environment.
+    Makes and revokes public access tokens of one environment.
 
     Args:
         http: The gateway, with a secret key.
@@ -42,6 +49,8 @@ class PublicTokens:
         expires: Expiration = "15m",
         one_time: bool = False,
         skip_columns: Iterable[str] = (),
+        subject: str | None = None,
+        token_id: str | None = None,
     ) -> str:
         """
         Make a token for a frontend.
@@ -51,6 +60,8 @@ class PublicTokens:
             expires: A length of time from now, a time, or Unix seconds.
             one_time: It creates runs only once.
             skip_columns: Fields of runs that the bearer does not get.
+            subject: Whom it is for, such as a user's id: `revoke` takes all of one subject back.
+            token_id: By which it alone is revoked; a random one where none is given.
 
         Raises:
             NotConfigured: The client has no secret key.
@@ -68,7 +79,9 @@ class PublicTokens:
         try:
             expires_at = resolve_expiration(_expiration(expires), now=now())
             if _CANNOT_SIGN.fullmatch(key):
-                return await self._signed_by_gateway(wanted, expires_at, one_time, skipped)
+                if token_id is not None:
+                    raise InvalidArgument("A key of this kind cannot choose the id of a token.")
+                return await self._signed_by_gateway(wanted, expires_at, one_time, skipped, subject)
             return mint_token(
                 secret=key,
                 environment_id=await self._environment(),
@@ -77,11 +90,68 @@ class PublicTokens:
                 now=now(),
                 one_time=one_time,
                 skip_columns=skipped,
-                # So that two one-time tokens made in the same second are two.
-                token_id=secrets.token_hex(8) if one_time else None,
+                token_id=token_id or secrets.token_hex(8),
+                subject=subject,
             )
         except InvalidParameter as error:
             raise InvalidArgument(error.message) from None
+
+    async def revoke(
+        self,
+        token: str | None = None,
+        *,
+        token_id: str | None = None,
+        subject: str | None = None,
+        issued_before: datetime | None = None,
+    ) -> Revocation:
+        """
+        Take tokens back: one, those of a subject, or all that were issued before a time.
+
+        What is open with them ends within a second, at all gateways.
+
+        Args:
+            issued_before: Of a subject; now if left out. Alone: all tokens of the environment.
+
+        Raises:
+            ApiError: The gateway refused, as where this says nothing, or several things.
+            ConnectionLost: It could not be reached.
+        """
+        before = None if issued_before is None else issued_before.astimezone(UTC).isoformat()
+        wanted = {
+            "token": token,
+            "tokenId": token_id,
+            "subject": subject,
+            "issuedBefore": before,
+        }
+        body = {name: value for name, value in wanted.items() if value is not None}
+        return revocation_from(await self._http.send("POST", _REVOCATIONS, body))
+
+    async def revocations(self) -> AsyncGenerator[Revocation, None]:
+        """Go over all revocations that count, newest first; errors as in `revoke`."""
+        params = [("page[size]", "100")]
+        while True:
+            page = await self._http.get(_REVOCATIONS, params)
+            try:
+                found = [revocation_from(each) for each in page["data"]]
+                following = page["pagination"].get("next")
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UnexpectedAnswer("The gateway sent a list that cannot be read.") from error
+            for each in found:
+                yield each
+            if following is None:
+                return
+            params = [("page[size]", "100"), ("page[after]", following)]
+
+    async def lift_revocation(self, revocation_id: str) -> Revocation:
+        """
+        Let revoked tokens be good again, as far as they have not expired.
+
+        Raises:
+            ApiError: The gateway refused; `NotFound`: there is no such revocation.
+            ConnectionLost: It could not be reached.
+        """
+        path = f"{_REVOCATIONS}/{quote(revocation_id, safe='')}"
+        return revocation_from(await self._http.send("DELETE", path))
 
     async def _environment(self) -> str:
         if self._environment_id is None:
@@ -92,7 +162,12 @@ class PublicTokens:
         return self._environment_id
 
     async def _signed_by_gateway(
-        self, scopes: list[str], expires_at: float, one_time: bool, skip_columns: list[str]
+        self,
+        scopes: list[str],
+        expires_at: float,
+        one_time: bool,
+        skip_columns: list[str],
+        subject: str | None,
     ) -> str:
         body: dict[str, Any] = {
             "scopes": scopes,
@@ -101,6 +176,8 @@ class PublicTokens:
         }
         if skip_columns:
             body["realtime"] = {"skipColumns": skip_columns}
+        if subject is not None:
+            body["subject"] = subject
         told = await self._http.send("POST", "/api/v1/auth/public-tokens", body)
         if not isinstance(told.get("token"), str):
             raise UnexpectedAnswer("The gateway answered without a token.")

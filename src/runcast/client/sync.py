@@ -19,6 +19,7 @@ from runcast.client.feeds import TransportName
 from runcast.client.listing import Listing, Page
 from runcast.client.loop_thread import LoopThread
 from runcast.client.metadata_buffer import Operation
+from runcast.client.revocation import Revocation
 from runcast.client.run import Run
 from runcast.client.run_metadata import MetadataChanges, RunMetadata
 from runcast.client.run_writer import RunWriter
@@ -62,6 +63,12 @@ class Client:
         self.batches = SyncBatches(self._client.batches, self._thread)
         self.streams = SyncStreams(self._client.streams, self._thread)
         self.create_public_token = self._thread.calling(self._client.create_public_token)
+        self.revoke_tokens = self._thread.calling(self._client.revoke_tokens)
+        self.lift_revocation = self._thread.calling(self._client.lift_revocation)
+
+    def revocations(self) -> Iterator[Revocation]:
+        """As `PublicTokens.revocations`."""
+        return self._thread.iterating(self._client.revocations())
 
     def close(self) -> None:
         """Close all connections and end the thread; subscriptions end."""
