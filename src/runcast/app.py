@@ -36,12 +36,14 @@ from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
+from runcast.web.listener import listen, url_of
 from runcast.web.metrics import gateway_registry
 from runcast.web.page import page_routes
 from runcast.web.rate_limits import RateLimits
-from runcast.web.server import Server, listen
+from runcast.web.server import Server
 from runcast.web.services import Readiness, Services
 from runcast.web.websocket import websocket_route
+from runcast.web.worker_figures import WorkerFigures, WorkerPlace
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +89,12 @@ class Gateway:
     Args:
         settings: Must name a database.
         pace: Intervals of the tailer; tests shorten them.
+        place: Where it stands among several on one port.
     """
 
-    def __init__(self, settings: Settings, *, pace: Pace | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, pace: Pace | None = None, place: WorkerPlace | None = None
+    ) -> None:
         url = settings.require_database_url()
         self.settings = settings
         clock = SystemClock()
@@ -145,6 +150,16 @@ class Gateway:
             on_revoked=self.hub.end_revoked,
         )
         self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
+        metrics = gateway_registry(
+            self.hub,
+            self.tailer,
+            rate_limits,
+            ledger,
+            self._scheduler.counts,
+            bearer,
+            self._redis_chunks,
+        )
+        self._figures = None if place is None else WorkerFigures(metrics, place)
         self.services = Services(
             runs=runs,
             chunks=chunks,
@@ -162,15 +177,8 @@ class Gateway:
             limits=limits,
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
-            metrics=gateway_registry(
-                self.hub,
-                self.tailer,
-                rate_limits,
-                ledger,
-                self._scheduler.counts,
-                bearer,
-                self._redis_chunks,
-            ),
+            metrics=metrics,
+            workers=self._figures,
         )
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
@@ -196,6 +204,8 @@ class Gateway:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._figures is not None:
+            await self._figures.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -211,7 +221,12 @@ class Gateway:
         *,
         listener: socket.socket | None = None,
     ) -> None:
-        """Answer requests until a signal, or `stop`."""
+        """
+        Answer requests until a signal, or `stop`.
+
+        Args:
+            listener: Where, instead of what the settings say; used once we can answer.
+        """
         limits = self.settings.limits
         if listener is None:
             listener = listen(
@@ -222,8 +237,8 @@ class Gateway:
         listening = _listening(listener)
 
         async def ready() -> None:
-            await self.hub.started()
-            await self._revocations.started()
+            if self._figures is not None:
+                await self._figures.open()
             if on_ready is not None:
                 await on_ready(listening)
 
@@ -234,6 +249,8 @@ class Gateway:
             on_ready=ready,
             forwarded_allow_ips=self.settings.forwarded_allow_ips,
         )
+        await self.hub.started()
+        await self._revocations.started()
         await self._server.serve(sockets=[listener])
 
     def stop(self) -> None:
@@ -344,7 +361,4 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
 
 def _listening(listener: socket.socket) -> Listening:
     host, port = listener.getsockname()[:2]
-    shown = "127.0.0.1" if host == "0.0.0.0" else "[::1]" if host == "::" else host
-    if ":" in shown and not shown.startswith("["):
-        shown = f"[{shown}]"
-    return Listening(f"http://{shown}:{port}", host, port)
+    return Listening(url_of(listener), host, port)

@@ -263,7 +263,7 @@ class Settings(BaseSettings):
         "through the gateway, which bounds their size",
     )
     pool_max_connections: int = _count(
-        10, "database connections at most, beside the one that follows changes", 1, 1000
+        10, "database connections of each worker at most, beside three that wait for news", 1, 1000
     )
     statement_timeout_seconds: float = _seconds(
         30.0, "longest time for one database statement", 0.1, 3600
@@ -271,6 +271,9 @@ class Settings(BaseSettings):
 
     host: str = _text("127.0.0.1", "address to listen on", "a name or an address", min_length=1)
     port: int = _count(8080, "port to listen on; 0 picks a free one", 0, 65535)
+    workers: int = _count(
+        1, "processes of `runcast serve` on that port, each with connections of its own", 1, 128
+    )
     transport: Annotated[Literal["auto", "portable"], BeforeValidator(_lower)] = Field(
         "auto",
         description="`auto` writes event streams and WebSockets to their connections directly, "
@@ -311,7 +314,7 @@ class Settings(BaseSettings):
         _RATE,
     )
     max_connections: int = _count(
-        _DEFAULTS.max_connections, "most connections at once", 1, 10_000_000
+        _DEFAULTS.max_connections, "most connections at once, of each worker", 1, 10_000_000
     )
     max_subscriptions_per_connection: int = _count(
         _DEFAULTS.max_subscriptions_per_connection, "most subscriptions of one WebSocket", 1, 65536

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
+from runcast.cli.clock import now
+from runcast.cli.database_checks import check_database
 from runcast.cli.finding import Level
 from runcast.cli.object_checks import check_objects
 from runcast.cli.redis_checks import check_redis
@@ -86,6 +88,20 @@ def test_a_database_of_a_newer_version_is_a_problem(
     examined = runcast.having(DATABASE_URL=database_url).run("doctor")
     assert examined.returncode == 1
     assert "upgrade runcast" in examined.stdout
+
+
+async def test_the_connections_of_all_workers_are_counted(database_url: str) -> None:
+    said = {}
+    for workers in (1, 100):
+        settings = load_settings(database_url=database_url, workers=workers)
+        async for finding in check_database(settings, now):
+            if finding.topic == "connections":
+                said[workers] = finding
+    assert said[1].level is Level.FINE
+    assert said[1].text.endswith("a gateway takes up to 12")
+    assert said[100].level is Level.NOTE
+    assert "100 workers" in said[100].text
+    assert said[100].remedy.startswith("That is 1212. Lower RUNCAST_WORKERS, or")
 
 
 def test_missing_permissions_are_named(runcast: CommandLine, database_url: str) -> None:

@@ -31,8 +31,9 @@ from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
+from runcast.web.listener import listen
 from runcast.web.rate_limits import RateLimits
-from runcast.web.server import Server, listen
+from runcast.web.server import Server
 from runcast.web.services import Readiness, Services
 
 NO_OBJECTS = LocalObjectStore(Path("/nonexistent/objects"))

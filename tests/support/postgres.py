@@ -45,7 +45,7 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _template(postgres_server: str) -> Iterator[str]:
+def template_database(postgres_server: str) -> Iterator[str]:
     """Name of a migrated database that others are copied from; nobody can connect to it."""
     with created_database(postgres_server) as url:
         asyncio.run(_migrate(url))
@@ -55,9 +55,9 @@ def _template(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def database_url(postgres_server: str, _template: str) -> Iterator[str]:
+def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
     """URL of a migrated database for this test alone."""
-    with created_database(postgres_server, template=_template) as url:
+    with created_database(postgres_server, template=template_database) as url:
         yield url
 
 

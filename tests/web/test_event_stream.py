@@ -11,7 +11,7 @@ import pytest
 
 from runcast.core.position import parse_cursor
 from runcast.hub.subscriber import Subscriber
-from runcast.web.server import listen
+from runcast.web.listener import listen
 from tests.support.event_feed import KEEP_ALIVE, following
 from tests.support.gate import Gate
 from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runcast.errors import ConfigurationError
-from runcast.web.server import HttpProtocol, listen
+from runcast.web.listener import join, listen
+from runcast.web.server import HttpProtocol
 from tests.cli.command_line import RUNCAST, CommandLine
 from tests.support.event_feed import following
 from tests.support.gateway_app import PATIENCE_SECONDS, GatewayApp, running_app, until
@@ -173,6 +174,23 @@ class TestListen:
         for host in ("203.0.113.1", "nowhere.invalid"):
             with pytest.raises(ConfigurationError, match=host):
                 await asyncio.to_thread(listen, host, 0, stall_timeout_seconds=30)
+
+    async def test_several_share_a_port_and_keep_others_out(self) -> None:
+        with (
+            listen("127.0.0.1", 0, stall_timeout_seconds=30, shared=True) as first,
+            join(first) as second,
+            join(first) as silent,
+        ):
+            port = first.getsockname()[1]
+            assert second.getsockname() == silent.getsockname() == ("127.0.0.1", port)
+            for shared in (False, True):
+                with pytest.raises(ConfigurationError, match=str(port)):
+                    listen("127.0.0.1", port, stall_timeout_seconds=30, shared=shared)
+            second.listen()
+            first.close()
+            for _ in range(10):
+                async with wired(port):
+                    second.accept()[0].close()
 
 
 class TestSignals:

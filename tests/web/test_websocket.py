@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from runcast.core.position import Position
-from runcast.web.server import listen
+from runcast.web.listener import listen
 from runcast.web.socket_commands import SocketCommands
 from tests.support.event_feed import following
 from tests.support.gate import Gate

@@ -13,6 +13,7 @@ from runcast.cli.migrate import migrate
 from runcast.cli.serve import serve
 from runcast.cli.tail import tail
 from runcast.cli.version import own_version
+from runcast.cli.worker import worker
 from runcast.errors import ConfigurationError, GatewayError, RequestError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 for command in (dev, serve, migrate, tail, doctor):
     app.command()(command)
 app.add_typer(token.app, name="token")
+app.command(hidden=True)(worker)
 app.add_typer(keys.app, name="keys")
 
 _FAILED = 1

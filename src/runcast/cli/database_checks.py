@@ -15,6 +15,8 @@ from runcast.postgres.connection import connect
 from runcast.settings import Settings
 
 _BELL_SECONDS = 3.0
+# Connections of a gateway that are not of its pool: for changes, the schedule, revocations.
+_LISTENING = 3
 _MAX_CLOCK_DIFFERENCE_SECONDS = 1.0
 _TABLES = (
     ("runs", "SELECT, INSERT, UPDATE"),
@@ -94,14 +96,17 @@ async def _check_clock(connection: asyncpg.Connection, now: Callable[[], float])
 async def _check_room(connection: asyncpg.Connection, settings: Settings) -> Finding:
     most = int(await connection.fetchval("SELECT current_setting('max_connections')"))
     used = int(await connection.fetchval("SELECT count(*) FROM pg_stat_activity"))
-    wanted = settings.pool_max_connections + 1
-    text = f"{used} of {most} connections are used; a gateway takes up to {wanted}"
+    text = f"{used} of {most} connections are used; a gateway takes up to "
+    wanted = settings.pool_max_connections + _LISTENING
+    remedy = "Lower RUNCAST_POOL_MAX_CONNECTIONS or raise max_connections of the database."
+    if settings.workers == 1:
+        text += str(wanted)
+    else:
+        text += f"{wanted}, and here are {settings.workers} workers, one more in a restart"
+        wanted *= settings.workers + 1
+        remedy = f"That is {wanted}. Lower RUNCAST_WORKERS, or: {remedy}"
     if used + wanted > most:
-        return note(
-            "connections",
-            text,
-            "Lower RUNCAST_POOL_MAX_CONNECTIONS or raise max_connections of the database.",
-        )
+        return note("connections", text, remedy)
     return fine("connections", text)
 
 

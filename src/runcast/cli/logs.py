@@ -13,7 +13,15 @@ _CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record: time, level, logger, message, and exception if any."""
+    """
+    One JSON object for each record: time, level, logger, message, and exception if any.
+
+    ``more`` is in each.
+    """
+
+    def __init__(self, **more: object) -> None:
+        super().__init__()
+        self._more = more
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -21,18 +29,21 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._more,
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
 
 
-def configure_logs(settings: Settings) -> None:
-    """Set up logging for the whole process."""
+def configure_logs(settings: Settings, *, worker: int | None = None) -> None:
+    """Set up logging for the whole process, which may be a worker with a number."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter() if settings.log_format == "json" else logging.Formatter(_TEXT)
-    )
+    if settings.log_format == "json":
+        handler.setFormatter(JsonFormatter(**{} if worker is None else {"worker": worker}))
+    else:
+        text = _TEXT if worker is None else _TEXT.replace("%(name)s", f"worker {worker} %(name)s")
+        handler.setFormatter(logging.Formatter(text))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -39,8 +39,11 @@ async def readyz(call: Call) -> Response:
 
 async def metrics(call: Call) -> Response:
     """Give all measurements in the text format of Prometheus."""
-    text = generate_latest(call.services.metrics)
-    return Response(text, headers={"content-type": CONTENT_TYPE_LATEST, **_NO_STORE})
+    services = call.services
+    registry = services.metrics if services.workers is None else await services.workers.gather()
+    return Response(
+        generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST, **_NO_STORE}
+    )
 
 
 OPERATIONS = (

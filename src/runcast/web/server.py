@@ -20,11 +20,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
-from runcast.errors import ConfigurationError
 from runcast.web.handover import EXTENSION
 
-_BACKLOG = 2048
-_SEND_BUFFER_BYTES = 65536  # else the kernel takes megabytes before a stalled reader is noticed
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -135,40 +132,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
         await super().run_asgi()
-
-
-def listen(host: str, port: int, *, stall_timeout_seconds: float) -> socket.socket:
-    """
-    Open the listening socket.
-
-    Its options are inherited by every connection: a small send buffer shows early that a reader is
-    behind, and the kernel itself drops one that acknowledges nothing.
-
-    Raises:
-        ConfigurationError: The address cannot be used.
-    """
-    listener: socket.socket | None = None
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listener.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_timeout_seconds * 1000)
-            )
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}. "
-            "Choose another --port (0 takes a free one), or stop what uses it."
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 class Server(uvicorn.Server):

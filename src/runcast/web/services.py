@@ -20,6 +20,7 @@ from runcast.ports import (
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.rate_limits import RateLimits
+from runcast.web.worker_figures import WorkerFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,4 @@ class Services:
     allow_handover: bool
     readiness: Callable[[], Readiness]
     metrics: CollectorRegistry
+    workers: WorkerFigures | None = None
