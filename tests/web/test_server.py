@@ -165,6 +165,27 @@ class TestLog:
             assert secret[-20:] not in caplog.text, name
 
 
+class TestDrain:
+    async def test_who_has_just_connected_is_still_answered(self, app: GatewayApp) -> None:
+        """The balancer chose us before we left: it may not be cut off without a word."""
+        async with wired(app.port) as silent, wired(app.port) as slow:
+            head = request("/healthz", {})
+            await slow.send(head[:10])
+            await until(lambda: app.held["sockets"] == 2)
+            stopped = asyncio.create_task(app.stop())
+            await until(lambda: app.gateway.hub.draining)
+            await silent.send(head)
+            await slow.send(head[10:])
+            for each in (silent, slow):
+                assert b'"ok"' in await each.read_to_end()
+            await stopped
+
+    async def test_who_says_nothing_does_not_hold_it_up(self, app: GatewayApp) -> None:
+        async with wired(app.port):
+            await until(lambda: app.held["sockets"] == 1)
+            await app.stop()
+
+
 class TestListen:
     async def test_a_taken_port_is_named(self, app: GatewayApp) -> None:
         with pytest.raises(ConfigurationError, match=str(app.port)):

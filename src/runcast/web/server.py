@@ -22,6 +22,8 @@ from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
 from runcast.web.handover import EXTENSION
 
+_HEAR_LOOK_SECONDS = 0.01
+_HEAR_LOOKS = 50
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -48,6 +50,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the head of a request is on its way, or has to be: nothing was asked yet."""
+        return self._in_head
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -195,9 +202,17 @@ class Server(uvicorn.Server):
             # New connections go to another gateway while the old ones end.
             for server in self.servers:
                 server.close()
-            await self._drain()
+            await asyncio.gather(self._drain(), self._hear())
         finally:
             self.should_exit = True
+
+    async def _hear(self) -> None:
+        """Let those who have just connected say what they want, else they would be cut off."""
+        for _ in range(_HEAR_LOOKS):
+            connections = list(self.server_state.connections)
+            if not any(isinstance(each, HttpProtocol) and each.is_asking for each in connections):
+                return
+            await asyncio.sleep(_HEAR_LOOK_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then tell."""
