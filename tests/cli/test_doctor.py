@@ -98,10 +98,10 @@ async def test_the_connections_of_all_workers_are_counted(database_url: str) -> 
             if finding.topic == "connections":
                 said[workers] = finding
     assert said[1].level is Level.FINE
-    assert said[1].text.endswith("a gateway takes up to 12")
+    assert said[1].text.endswith("a gateway takes up to 13")
     assert said[100].level is Level.NOTE
     assert "100 workers" in said[100].text
-    assert said[100].remedy.startswith("That is 1212. Lower RUNCAST_WORKERS, or")
+    assert said[100].remedy.startswith("That is 1313. Lower RUNCAST_WORKERS, or")
 
 
 def test_missing_permissions_are_named(runcast: CommandLine, database_url: str) -> None:
