@@ -1,5 +1,7 @@
 // What is played with the built package against a real gateway, over each transport.
 
+import { Chat } from "../../clients/js/node_modules/@ai-sdk/react/dist/index.js";
+
 export const scenes = {
   async "a run is followed to its end through a restart of the gateway"(t) {
     const id = await t.trigger();
@@ -136,5 +138,50 @@ export const scenes = {
     await t.work(handle.id, { status: "COMPLETED_SUCCESSFULLY" });
     await reading;
     t.assert.equal(states.at(-1), "COMPLETED");
+  },
+
+  async "a chat of the AI SDK goes on through a restart and a reload, and is stopped"(t) {
+    const id = await t.trigger();
+    const key = "ui";
+    const token = await t.mint([`read:runs:${id}`], 600);
+    const transport = t.chatTransport({
+      start: async () => ({ runId: id, token, key }),
+      resume: async () => ({ runId: id, token, key }),
+      stop: (run) => t.request("POST", `/api/v2/runs/${run.runId}/cancel`),
+    });
+    const words = (...deltas) => deltas.map((delta) => ({ type: "text-delta", id: "t", delta }));
+    const shown = (chat) => chat.lastMessage?.parts.map(({ text }) => text).join("");
+    const shows = (chat, text) =>
+      t.until(
+        {
+          getSnapshot: () => shown(chat),
+          subscribe: (listener) => chat["~registerMessagesCallback"](listener),
+        },
+        (now) => now === text,
+      );
+
+    const chat = new Chat({ id: "chat", transport });
+    const answered = chat.sendMessage({ text: "Hi" });
+    await t.append(id, key, [
+      { type: "start", messageId: "answer" },
+      { type: "text-start", id: "t" },
+      ...words("Once"),
+    ]);
+    await shows(chat, "Once");
+    await t.ask("restart");
+    await t.append(id, key, words(" upon"));
+    await shows(chat, "Once upon");
+
+    const loaded = new Chat({ id: "chat", transport, messages: [chat.messages[0]] });
+    const resumed = loaded.resumeStream();
+    await shows(loaded, "Once upon");
+    await t.append(id, key, words(" a time"));
+    await transport.stopRun("chat");
+    await Promise.all([answered, resumed]);
+    for (const each of [chat, loaded]) {
+      t.assert.equal(each.status, "ready");
+      t.assert.equal(shown(each), "Once upon a time");
+      t.assert.equal(each.messages.length, 2);
+    }
   },
 };

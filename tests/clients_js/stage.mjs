@@ -3,6 +3,7 @@
 
 import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
+import { createChatTransport } from "../../clients/js/dist/ai/index.js";
 import { createClient } from "../../clients/js/dist/index.js";
 
 const PATIENCE_MS = 20_000;
@@ -27,6 +28,10 @@ export class Stage {
     });
     this.#clients.push(client);
     return client;
+  }
+
+  chatTransport(options) {
+    return createChatTransport({ baseURL: this.url, transports: [this.transport], ...options });
   }
 
   close() {

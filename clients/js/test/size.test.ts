@@ -36,6 +36,11 @@ test("the hooks have less than 3 kB", async () => {
   expect(await sizeOf(code, ["react", "../index.js"])).toBeLessThan(3000);
 });
 
+test("the chat transport has less than 2 kB", async () => {
+  const code = 'export * from "./ai/index.js"';
+  expect(await sizeOf(code, ["ai", "../index.js"])).toBeLessThan(2000);
+});
+
 test("what is not used is not loaded", async () => {
   expect(await sizeOf('export { textOf } from "./index.js"', LATER)).toBeLessThan(500);
 });
