@@ -2,10 +2,9 @@
 
 import asyncio
 import importlib.util
-import os
-import re
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.gateway_process import Gateway
+from tests.e2e.server_process import serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -30,30 +30,19 @@ def fake_answer() -> str:
     return str(models.FAKE_ANSWER)
 
 
+@asynccontextmanager
+async def uvicorn(folder: Path, gateway: Gateway) -> AsyncIterator[str]:
+    """The FastAPI backend of an example; gives its URL."""
+    environ = {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key}
+    command = (sys.executable, "-m", "uvicorn", "main:app", "--port", "0")
+    async with serving(*command, cwd=folder, env=environ) as url:
+        yield url
+
+
 @pytest.fixture
-async def backend(gateway: Gateway, tmp_path: Path) -> AsyncIterator[str]:
-    """The FastAPI backend, started with uvicorn; gives its URL."""
-    real_models = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
-    environ = {name: value for name, value in os.environ.items() if name not in real_models}
-    environ |= {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "main:app", "--port", "0"),
-        cwd=FOLDER,
-        stderr=asyncio.subprocess.PIPE,
-        env=environ,
-    )
-    assert process.stderr is not None
-    log = b""
-    while not (found := re.search(rb"running on (http://\S+)", log)):
-        line = await process.stderr.readline()
-        assert line, log.decode()
-        log += line
-    reading = asyncio.create_task(process.stderr.read())  # a full pipe would stop it
-    yield found[1].decode()
-    process.terminate()
-    rest = (await reading).decode()
-    await process.wait()
-    assert "Traceback" not in rest, rest
+async def backend(gateway: Gateway) -> AsyncIterator[str]:
+    async with uvicorn(FOLDER, gateway) as url:
+        yield url
 
 
 @pytest.fixture

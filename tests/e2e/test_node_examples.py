@@ -2,11 +2,7 @@
 
 import asyncio
 import itertools
-import json
-import os
 import re
-import shutil
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,11 +13,11 @@ from playwright.async_api import Browser, FilePayload, Page, expect
 
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import opened
-from tests.support.npm import install_packages
+from tests.e2e.node_example import copy_of
+from tests.e2e.server_process import serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 INSTALLED = "vite_llm_chat"
 PATIENCE_MS = 30_000
 
@@ -40,52 +36,13 @@ WATCH = """
 """
 
 
-def locked(name: str) -> Any:
-    """The packages that an example locks, without itself."""
-    packages = json.loads((EXAMPLES / name / "package-lock.json").read_text())["packages"]
-    return {path: package for path, package in packages.items() if path}
-
-
-def copy_of(name: str, copy: Path) -> Path:
-    """A copy of an example with links to each package, because Vite writes beside them."""
-    assert locked(name) == locked(INSTALLED), "one installation serves all examples"
-    install_packages(EXAMPLES / INSTALLED)
-    ignore = shutil.ignore_patterns("node_modules", ".npm-lock")
-    shutil.copytree(EXAMPLES / name, copy, ignore=ignore)
-    (copy / "node_modules").mkdir()
-    for package in (EXAMPLES / INSTALLED / "node_modules").iterdir():
-        if package.name != ".vite":
-            (copy / "node_modules" / package.name).symlink_to(package)
-    return copy
-
-
 @asynccontextmanager
 async def running(name: str, folder: Path, gateway: Gateway) -> AsyncIterator[str]:
     """A copy of an example, started by `npm run dev`; gives its URL."""
-    project = await asyncio.to_thread(copy_of, name, folder / name)
-    real_models = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
-    environ = {name: value for name, value in os.environ.items() if name not in real_models}
-    environ |= {"TRIGGER_API_URL": gateway.url, "TRIGGER_SECRET_KEY": gateway.key, "NO_COLOR": "1"}
-    process = await asyncio.create_subprocess_exec(
-        *("npm", "run", "dev"),
-        cwd=project,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environ,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    log = b""
-    while not (found := re.search(rb"Local: +(http://\S+)", log)):
-        line = await process.stdout.readline()
-        assert line, log.decode()
-        log += line
-    reading = asyncio.create_task(process.stdout.read())  # a full pipe would stop it
-    yield found[1].decode()
-    os.killpg(process.pid, signal.SIGTERM)  # npm and what it started
-    rest = (await reading).decode()
-    await process.wait()
-    assert "Error" not in rest, rest
+    project = await asyncio.to_thread(copy_of, name, folder, installed=INSTALLED)
+    environ = {"TRIGGER_API_URL": gateway.url, "TRIGGER_SECRET_KEY": gateway.key}
+    async with serving("npm", "run", "dev", cwd=project, env=environ, without="Error") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
