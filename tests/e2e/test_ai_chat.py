@@ -1,0 +1,114 @@
+"""The chat with the AI SDK, as its README starts it, in a real Chromium."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.e2e.gateway_process import Gateway
+from tests.e2e.live_page import opened
+from tests.e2e.node_example import copy_of
+from tests.e2e.server_process import serving
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+async def backend(
+    node: Path, tmp_path_factory: pytest.TempPathFactory, gateway: Gateway
+) -> AsyncIterator[str]:
+    folder = tmp_path_factory.mktemp("ai_chat")
+    project = await asyncio.to_thread(copy_of, "ai_chat", folder)
+    npm = shutil.which("npm")
+    assert npm is not None
+    environ = {**os.environ, "VITE_RUNCAST_URL": gateway.url}
+    building = await asyncio.create_subprocess_exec(npm, "run", "build", cwd=project, env=environ)
+    assert await building.wait() == 0
+    command = (sys.executable, "-m", "uvicorn", "main:app", "--port", "0")
+    keys = {"RUNCAST_URL": gateway.url, "RUNCAST_SECRET_KEY": gateway.key}
+    async with serving(*command, cwd=project, env=keys, without="StreamClosed") as url:
+        yield url
+
+
+async def say(page: Page, text: str) -> None:
+    await page.get_by_label("Message").fill(text)
+    await page.get_by_role("button", name="Send").click()
+
+
+async def assert_writing(page: Page, text: str) -> str:
+    """The last answer has begun and is not over; gives what there is of it."""
+    answer = page.locator(".assistant").last
+    await expect(answer).to_contain_text(text, timeout=PATIENCE_MS)
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=PATIENCE_MS)
+    return str(await answer.text_content())
+
+
+async def assert_over(page: Page) -> str:
+    """The last answer is over; gives it."""
+    await expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=PATIENCE_MS)
+    return str(await page.locator(".assistant").last.text_content())
+
+
+async def newest(gateway: Gateway) -> Any:
+    runs = (await gateway.ask("GET", "/api/v1/runs?filter[taskIdentifier]=chat"))["data"]
+    return runs[0]
+
+
+async def test_an_answer_survives_a_reload_and_is_the_same_in_every_window(
+    gateway: Gateway, backend: str, browser: Browser
+) -> None:
+    async with opened(browser, backend) as page:
+        await say(page, "Who are you?")
+        before = await assert_writing(page, "I am a fake model.")
+        await page.reload()
+        assert (await assert_writing(page, before)).startswith(before)
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        for each in (page, other):
+            await expect(each.locator(".assistant")).to_contain_text(
+                "Say “fail”, and I do.", timeout=PATIENCE_MS
+            )
+            await assert_over(each)
+        await expect(page.locator(".user, .assistant")).to_have_count(2)
+        assert (await newest(gateway))["status"] == "COMPLETED"
+
+        await say(page, "And you?")
+        await assert_writing(page, "You said “And you?”")
+        await page.reload()
+        await assert_writing(page, "You said “And you?”")
+        await expect(page.locator(".user, .assistant")).to_have_count(4)
+
+
+async def test_an_answer_is_stopped_in_every_window(
+    gateway: Gateway, backend: str, browser: Browser
+) -> None:
+    async with opened(browser, backend) as page:
+        await say(page, "Who are you?")
+        await assert_writing(page, "You said")
+        other = await page.context.new_page()
+        await other.goto(page.url)
+        await assert_writing(other, "You said")
+        await page.get_by_role("button", name="Stop").click()
+        answer = await assert_over(page)
+        assert not answer.endswith("and I do.")
+        assert await assert_over(other) == answer
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        assert (await newest(gateway))["status"] == "CANCELED"
+
+
+async def test_a_chat_says_what_went_wrong(backend: str, browser: Browser) -> None:
+    async with opened(browser, backend) as page:
+        await say(page, "fail")
+        problem = page.get_by_role("alert")
+        await expect(problem).to_have_text("You told me to fail, so I did.", timeout=PATIENCE_MS)
+        await page.route("**/api/chats/*", lambda route: route.fulfill(status=502, body="{}"))
+        await say(page, "And now?")
+        await expect(problem).to_have_text("The backend says 502.", timeout=PATIENCE_MS)
