@@ -2,16 +2,18 @@
 
 import asyncio
 import os
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.document import blocks
 from tests.support.restartable_gateway import RestartableGateway
 
 GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.S | re.M)
+EXAMPLES = [
+    block.code for block in blocks(GUIDE.read_text(encoding="utf-8")) if block.language == "python"
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(1, len(EXAMPLES) + 1))
