@@ -75,6 +75,14 @@ class Position:
             return False
         return not any(other.sees(transaction) for transaction in self.in_flight)
 
+    def reaches(self, other: "Position") -> bool:
+        """Tell whether this is a position of the same server that covers the other one."""
+        return (
+            self.database == other.database
+            and self.incarnation == other.incarnation
+            and self.covers(other)
+        )
+
     def cursor(self) -> str:
         """
         Format the position as the opaque resume token that clients hold.

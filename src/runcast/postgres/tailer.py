@@ -15,6 +15,7 @@ from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.position import Position
 from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
+from runcast.core.window import Window
 from runcast.errors import BackendError
 from runcast.ports import ChangeSink
 from runcast.postgres.adoption import adopt
@@ -113,6 +114,31 @@ def _runs(large_columns: frozenset[str]) -> str:
     return f"SELECT {columns} FROM @schema@.runs WHERE id = ANY($1)"
 
 
+def _window(rows: Iterable[Row], before: Position, after: Position) -> Window:
+    """Say in our terms what was read."""
+    runs: list[RunFacets] = []
+    departures: list[Departure] = []
+    moves: list[StreamMove] = []
+    for row in rows:
+        if row["environment_id"] is None:
+            name = StreamName(row["id"], row["task"])
+            moves.append(StreamMove(name, row["version"], row["deleted"]))
+            continue
+        facets = RunFacets(
+            row["environment_id"],
+            row["id"],
+            row["task"],
+            tuple(row["tags"]),
+            row["batch_id"],
+            row["created_at"].timestamp(),
+        )
+        if row["version"] is None:
+            runs.append(facets)
+        else:
+            departures.append(Departure(facets, row["version"], row["changed_in"], row["deleted"]))
+    return Window(before, after, tuple(runs), tuple(departures), tuple(moves))
+
+
 class PostgresTailer:
     """
     Reads what became visible since its last position, again and again, and hands it to the sink.
@@ -193,7 +219,7 @@ class PostgresTailer:
                 )
             if self.caught_up_at != caught_up_at:
                 delay = _RETRY_SECONDS[0]
-            self._machine.receive_lost()
+            self._lost()
             self.counts.reconnects += 1
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
             delay = min(delay * 2, _RETRY_SECONDS[1])
@@ -213,32 +239,52 @@ class PostgresTailer:
         try:
             connection.add_termination_listener(lambda _: self._wake.set())
             # Listening comes before the first read: what rings in between is read anyway.
-            await connection.add_listener(f"{self._schema}_bell", self._rung)
+            await self._listen(connection)
             yield connection
         finally:
             with contextlib.suppress(*_LOST):
                 await connection.close(timeout=_CLOSE_SECONDS)
 
+    async def _listen(self, connection: "asyncpg.Connection[Row]") -> None:
+        await connection.add_listener(f"{self._schema}_bell", self._rung)
+
     def _rung(self, *_: object) -> None:
         self._machine.receive_bell(asyncio.get_running_loop().time())
         self._wake.set()
 
+    def _lost(self) -> None:
+        self._machine.receive_lost()
+
     async def _follow(self, connection: "asyncpg.Connection[Row]") -> None:
-        loop = asyncio.get_running_loop()
-        await self._find_place(connection)
-        self._machine.receive_connected(loop.time())
+        await self._begin(connection)
         while not connection.is_closed():
             self._wake.clear()
-            match self._machine.next_step(loop.time()):
-                case Step.READ:
-                    found, position = await self._read_window(connection)
-                    self._position = position
-                    self.caught_up_at = loop.time()
-                    self._machine.receive_window(found, position, loop.time())
-                case Step.ARM:
-                    await self._arm(connection)
-                case Step.WAIT:
-                    await self._wait(self._machine.wake_at)
+            await self._step(connection)
+
+    async def _begin(self, connection: "asyncpg.Connection[Row]") -> None:
+        await self._find_place(connection)
+        self._machine.receive_connected(asyncio.get_running_loop().time())
+
+    async def _step(self, connection: "asyncpg.Connection[Row]") -> None:
+        loop = asyncio.get_running_loop()
+        match self._machine.next_step(loop.time()):
+            case Step.READ:
+                found, position = await self._read(connection)
+                self._machine.receive_window(found, position, loop.time())
+            case Step.ARM:
+                await self._arm(connection)
+            case Step.WAIT:
+                await self._wait(self._machine.wake_at)
+
+    async def _read(self, connection: "asyncpg.Connection[Row]") -> tuple[int, Position]:
+        found, position = await self._read_window(connection)
+        self._stand_at(position)
+        return found, position
+
+    def _stand_at(self, position: Position) -> None:
+        """All up to here was handed over."""
+        self._position = position
+        self.caught_up_at = asyncio.get_running_loop().time()
 
     async def _wait(self, until: float) -> None:
         # Many times a second: a timer that wakes us costs less than a timeout around the wait.
@@ -280,11 +326,14 @@ class PostgresTailer:
         rows = await connection.fetch(self._window_sql, before.xmax, before.in_flight)
         position = Position.from_snapshot(before.database, rows[0]["snapshot"], before.incarnation)
         if rows[0]["id"] is None:
+            self._found(Window(before, position))
             self._sink.publish((), position)
             return 0, position
         if len(rows) > _KEYS_A_READ:
             return await self._read_large_window(connection, before)
-        await self._hand_over(connection, rows, before, position)
+        window = _window(rows, before, position)
+        self._found(window)
+        await self._hand_over(connection, window)
         self.counts.changes += len(rows)
         return len(rows), position
 
@@ -296,60 +345,42 @@ class PostgresTailer:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             row = await self._fetch_one(connection, _SNAPSHOT)
             position = Position.from_snapshot(before.database, row["snapshot"], before.incarnation)
+            self._found(Window(before, position, whole=False))
             cursor = await connection.cursor(self._sql(_KEYS), before.xmax, before.in_flight)
             while rows := await cursor.fetch(_KEYS_A_READ):
                 # Until all of it is handed over, a client can only resume from before it.
-                await self._hand_over(connection, rows, before, before)
+                await self._hand_over(connection, _window(rows, before, before))
                 found += len(rows)
                 self.counts.changes += len(rows)
         self._sink.publish((), position)
         return found, position
 
-    async def _hand_over(
-        self,
-        connection: "asyncpg.Connection[Row]",
-        rows: Iterable[Row],
-        before: Position,
-        position: Position,
-    ) -> None:
+    def _found(self, window: Window) -> None:
+        """A read found this, and it is about to be handed over."""
+
+    async def _hand_over(self, connection: "asyncpg.Connection[Row]", window: Window) -> None:
         """Read the runs that somebody waits for, and publish them."""
-        runs = [row for row in rows if row["environment_id"] is not None]
-        moves = [row for row in rows if row["environment_id"] is None]
-        if deleted := [row["id"] for row in runs if row["deleted"]]:
+        if deleted := [each.facets.id for each in window.departures if each.deleted]:
             self._on_delete(deleted)
-        wanted = self._wanted(runs)
+        wanted = self._wanted(window)
         run_ids = list(wanted)
         pieces = [
             run_ids[start : start + _RUNS_A_READ] for start in range(0, len(run_ids), _RUNS_A_READ)
         ]
         for piece in pieces[:-1]:
-            self._sink.publish(await self._hydrate(connection, piece, wanted), before)
+            self._sink.publish(await self._hydrate(connection, piece, wanted), window.before)
         last = await self._hydrate(connection, pieces[-1], wanted) if pieces else ()
-        self._sink.publish(last, position)
-        if moves:
-            self._sink.streams_moved(
-                [
-                    StreamMove(StreamName(row["id"], row["task"]), row["version"], row["deleted"])
-                    for row in moves
-                ]
-            )
+        self._sink.publish(last, window.after)
+        if window.moves:
+            self._sink.streams_moved(window.moves)
 
-    def _wanted(self, rows: Iterable[Row]) -> dict[str, tuple[RunFacets, list[Departure]]]:
-        touched: dict[str, tuple[RunFacets, list[Departure]]] = {}
-        for row in rows:
-            facets = RunFacets(
-                row["environment_id"],
-                row["id"],
-                row["task"],
-                tuple(row["tags"]),
-                row["batch_id"],
-                row["created_at"].timestamp(),
-            )
-            if row["version"] is None:
-                touched[facets.id] = (facets, touched.get(facets.id, (facets, []))[1])
-            else:
-                departure = Departure(facets, row["version"], row["changed_in"], row["deleted"])
-                touched.setdefault(facets.id, (facets, []))[1].append(departure)
+    def _wanted(self, window: Window) -> dict[str, tuple[RunFacets, list[Departure]]]:
+        touched: dict[str, tuple[RunFacets, list[Departure]]] = {
+            run.id: (run, []) for run in window.runs
+        }
+        for departure in window.departures:
+            facets = departure.facets
+            touched.setdefault(facets.id, (facets, []))[1].append(departure)
         return {
             run_id: (facets, sorted(departures, key=lambda departure: departure.version))
             for run_id, (facets, departures) in touched.items()
