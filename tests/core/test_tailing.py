@@ -21,6 +21,12 @@ def lost() -> Tailing:
     return Tailing()
 
 
+def relieved() -> Tailing:
+    machine = reading()
+    machine.receive_relieved()
+    return machine
+
+
 def reading() -> Tailing:
     machine = lost()
     machine.receive_connected(0.0)
@@ -49,6 +55,7 @@ def sleeping() -> Tailing:
 
 STATES: dict[State, Callable[[], Tailing]] = {
     State.LOST: lost,
+    State.RELIEVED: relieved,
     State.READING: reading,
     State.ARMING: arming,
     State.WATCHING: watching,
@@ -57,6 +64,7 @@ STATES: dict[State, Callable[[], Tailing]] = {
 EVENTS: dict[str, Callable[[Tailing], None]] = {
     "connected": lambda machine: machine.receive_connected(0.1),
     "lost": lambda machine: machine.receive_lost(),
+    "relieved": lambda machine: machine.receive_relieved(),
     "bell": lambda machine: machine.receive_bell(0.1),
     "found": lambda machine: machine.receive_window(3, at(11), 0.1),
     "empty, one still in flight": lambda machine: machine.receive_window(0, at(11, 8), 0.1),
@@ -70,8 +78,10 @@ LAST_GAP = PACE.quick * 2**PACE.empty_reads
 TABLE: dict[str, dict[State, tuple[State, float]]] = {
     "connected": dict.fromkeys(State, (State.READING, 0.1)),
     "lost": dict.fromkeys(State, (State.LOST, NOWHERE)),
+    "relieved": dict.fromkeys(State, (State.RELIEVED, NOWHERE)),
     "bell": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.0),
         State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.WATCHING, 0.1),
@@ -79,6 +89,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     },
     "found": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, SOON),
         State.ARMING: (State.READING, SOON),
         State.WATCHING: (State.READING, SOON),
@@ -86,6 +97,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     },
     "empty, one still in flight": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
         State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.WATCHING, 0.1 + PACE.watch * 1.5),
@@ -93,6 +105,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     },
     "empty, all ended": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
         State.ARMING: (State.ARMING, LAST_GAP),
         State.WATCHING: (State.SLEEPING, PACE.recheck),
@@ -100,6 +113,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     },
     "armed": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.0),
         State.ARMING: (State.WATCHING, 0.1),
         State.WATCHING: (State.WATCHING, 0.0),
@@ -107,6 +121,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     },
     "armed, had lapsed": {
         State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.WATCHING, 0.1),
         State.ARMING: (State.WATCHING, 0.1),
         State.WATCHING: (State.WATCHING, 0.1),
@@ -130,6 +145,7 @@ def test_every_event_in_every_state(state: State, event: str) -> None:
     ("state", "now", "step"),
     [
         (State.LOST, 1e9, Step.WAIT),
+        (State.RELIEVED, 1e9, Step.WAIT),
         (State.READING, -0.1, Step.WAIT),
         (State.READING, 0.0, Step.READ),
         (State.ARMING, 0.0, Step.ARM),
@@ -306,7 +322,7 @@ def test_wherever_it_stands_it_reads_again_within_a_bounded_time(
             case Step.ARM:
                 machine.receive_armed(at(20), lapsed=False, now=now)
             case Step.WAIT:
-                if machine.state is State.LOST:
+                if machine.state in (State.LOST, State.RELIEVED):
                     return
                 assert machine.wake_at <= now + PACE.recheck
                 now = machine.wake_at

@@ -8,7 +8,7 @@ When to read the database's changes, when to ask for a bell, and when to sleep.
       │  └─────────────────────────────┼──────────────────────────────────┤ that was in flight
       │                                │                                  ▼ at the arming ended
       └── rung, or a re-check found ───┴────────────────────────────── SLEEPING
-    Any state: receive_lost ▶ LOST, receive_connected ▶ READING
+    Any state: receive_lost ▶ LOST, receive_relieved ▶ RELIEVED, receive_connected ▶ READING
 
 A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
 sleeps. Who is rung for one change after a long silence reads it and sleeps on: the bell is still
@@ -28,6 +28,7 @@ class State(Enum):
     """What the tailer is doing; see the module's diagram."""
 
     LOST = "lost"
+    RELIEVED = "relieved"
     READING = "reading"
     ARMING = "arming"
     WATCHING = "watching"
@@ -111,6 +112,11 @@ class Tailing:
         self.wake_at = float("inf")
         self._suspected_at = None
 
+    def receive_relieved(self) -> None:
+        """Another gateway reads for this one; nothing is to be done until it ends."""
+        self.receive_lost()
+        self.state = State.RELIEVED
+
     def receive_bell(self, now: float) -> None:
         """A writer rang."""
         self._suspected_at = None  # late, but not missed
@@ -120,7 +126,7 @@ class Tailing:
 
     def receive_window(self, found: int, position: Position, now: float) -> None:
         """A read ended at ``position`` and found this many changes."""
-        if self.state is State.LOST:
+        if self.state in (State.LOST, State.RELIEVED):
             return
         if found:
             is_lone = now - self._found_at >= self.pace.lone
@@ -155,7 +161,7 @@ class Tailing:
         """
         The bell is set. ``snapshot`` was taken after that; ``lapsed``: it had not been set before.
         """
-        if self.state is State.LOST:
+        if self.state in (State.LOST, State.RELIEVED):
             return
         self._armed_at = now
         if self.state is State.ARMING or lapsed:
@@ -170,7 +176,7 @@ class Tailing:
             self.misses += 1  # a re-check found a change, and no bell came for it
             self._suspected_at = None
         match self.state:
-            case State.LOST:
+            case State.LOST | State.RELIEVED:
                 return Step.WAIT
             case State.ARMING:
                 return Step.ARM
