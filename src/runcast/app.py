@@ -7,7 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from runcast.core.relaying import Relaying, RelayPace
 from runcast.core.tailing import Pace
 from runcast.errors import ConfigurationError
 from runcast.hub.hub import Hub
@@ -23,6 +25,7 @@ from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
+from runcast.postgres.relayed_tailer import RelayedTailer
 from runcast.postgres.revocation_follower import RevocationFollower
 from runcast.postgres.revocations import PostgresRevocationStore
 from runcast.postgres.run_store import PostgresRunStore
@@ -32,6 +35,7 @@ from runcast.postgres.tailer import PostgresTailer
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.redis.chunk_log import RedisChunkLog
 from runcast.redis.server import RedisServer
+from runcast.redis.window_relay import RedisWindowRelay
 from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
@@ -89,11 +93,17 @@ class Gateway:
     Args:
         settings: Must name a database.
         pace: Intervals of the tailer; tests shorten them.
+        relay_pace: Those of the relay.
         place: Where it stands among several on one port.
     """
 
     def __init__(
-        self, settings: Settings, *, pace: Pace | None = None, place: WorkerPlace | None = None
+        self,
+        settings: Settings,
+        *,
+        pace: Pace | None = None,
+        relay_pace: RelayPace | None = None,
+        place: WorkerPlace | None = None,
     ) -> None:
         url = settings.require_database_url()
         self.settings = settings
@@ -119,15 +129,8 @@ class Gateway:
         chunks.on_append = self.hub.chunks_appended
         if self._redis_chunks is not None:
             self._redis_chunks.news.on_move = self.hub.streams_moved
-        self.tailer = PostgresTailer(
-            url,
-            schema=settings.schema_name,
-            sink=self.hub,
-            on_start=self.hub.begin,
-            on_restart=self.hub.restart,
-            on_delete=self._runs_deleted,
-            pace=pace,
-        )
+        self.relay = self._window_relay(relay_pace)
+        self.tailer = self._tailer(pace)
         objects = object_store(settings)
         ledger = PostgresObjectLedger(
             self._database, objects, unused_seconds=limits.unused_object_seconds
@@ -158,6 +161,7 @@ class Gateway:
             self._scheduler.counts,
             bearer,
             self._redis_chunks,
+            None if self.relay is None else self.relay.machine,
         )
         self._figures = None if place is None else WorkerFigures(metrics, place)
         self.services = Services(
@@ -201,6 +205,8 @@ class Gateway:
         ]
         if self._redis_chunks is not None:
             self._tasks.append(asyncio.create_task(_for_ever(self._redis_chunks.news.run)))
+        if self.relay is not None:
+            self._tasks.append(asyncio.create_task(_for_ever(self.relay.run)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -274,14 +280,37 @@ class Gateway:
                 "secondsSinceLastRead": None if behind is None else round(behind, 3),
                 "revocations": "stale" if stale else "known",
                 "draining": self.hub.draining,
-                **self._streams_detail(),
+                **self._redis_detail(),
             },
         )
 
-    def _streams_detail(self) -> dict[str, str]:
+    def _redis_detail(self) -> dict[str, str]:
         if self._redis is None:
             return {}
-        return {"redis": "reachable" if self._redis.answers else "unreachable"}
+        detail = {"redis": "reachable" if self._redis.answers else "unreachable"}
+        if self.relay is not None:
+            detail["relay"] = self.relay.machine.role.value
+        return detail
+
+    def _window_relay(self, pace: RelayPace | None) -> RedisWindowRelay | None:
+        if self._redis is None or self.settings.relay == "off":
+            return None
+        name = f"{self.settings.redis_prefix}relay:{self.settings.schema_name}"
+        return RedisWindowRelay(self._redis, Relaying(pace), name=name)
+
+    def _tailer(self, pace: Pace | None) -> PostgresTailer:
+        options: dict[str, Any] = {
+            "schema": self.settings.schema_name,
+            "sink": self.hub,
+            "on_start": self.hub.begin,
+            "on_restart": self.hub.restart,
+            "on_delete": self._runs_deleted,
+            "pace": pace,
+        }
+        url = self.settings.require_database_url()
+        if self.relay is None:
+            return PostgresTailer(url, **options)
+        return RelayedTailer(url, relay=self.relay, **options)
 
     def _chunks_in_redis(self, streams: StreamRegistry, clock: SystemClock) -> RedisChunkLog | None:
         if self._redis is None:

@@ -15,6 +15,7 @@ from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
 from runcast.core.position import Position
 from runcast.core.rate import Rate
+from runcast.core.relaying import Relaying
 from runcast.core.run import Departure, Run, RunChange, RunFacets
 from runcast.core.run_filter import RunFilter
 from runcast.core.selector import Selector
@@ -458,4 +459,16 @@ class ChangeSink(Protocol):
 
     def streams_moved(self, moves: Sequence[StreamMove]) -> None:
         """Tell which streams grew or were closed; never blocks and never raises."""
+        ...
+
+
+class WindowRelay(Protocol):
+    """The way between the tailers of several gateways, one of which reads for all."""
+
+    machine: Relaying
+    on_news: Callable[[], None]
+    """Called when the machine was told something."""
+
+    def stir(self) -> None:
+        """There may be something to say."""
         ...

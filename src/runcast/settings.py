@@ -202,6 +202,11 @@ class Settings(BaseSettings):
         "what keys in Redis begin with; deployments that share one have different ones",
         "up to 64 of A-Z, a-z, 0-9, _, :, . and -",
     )
+    relay: Annotated[Literal["off", "on"], BeforeValidator(_lower)] = Field(
+        "off",
+        description="`on` lets one gateway read the changes of the database for all of them, and "
+        "tell the others through Redis",
+    )
     # Not `schema`: pydantic has a method of that name.
     schema_name: Annotated[str, BeforeValidator(_schema)] = _text(
         "runcast",
@@ -449,6 +454,12 @@ class Settings(BaseSettings):
                 "disagree",
                 "RUNCAST_S3_ACCESS_KEY_ID and RUNCAST_S3_SECRET_ACCESS_KEY go together: "
                 "set both or none.",
+            )
+        if self.relay == "on" and self.redis_url is None:
+            raise PydanticCustomError(
+                "disagree",
+                "RUNCAST_RELAY is on, but REDIS_URL is not set: gateways tell each other of "
+                "changes through Redis. Set REDIS_URL, or take RUNCAST_RELAY away.",
             )
         if self.s3_bucket is None and (self.s3_endpoint or self.s3_access_key_id):
             raise PydanticCustomError(

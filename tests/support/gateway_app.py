@@ -13,6 +13,7 @@ import orjson
 
 from runcast.app import Gateway, Listening
 from runcast.auth.token import mint_token
+from runcast.core.relaying import RelayPace
 from runcast.core.tailing import Pace
 from runcast.postgres.database import Database
 from runcast.postgres.key_store import PostgresKeyStore
@@ -130,6 +131,7 @@ async def running_app(
     database_url: str,
     *,
     pace: Pace | None = None,
+    relay_pace: RelayPace | None = None,
     listener: socket.socket | None = None,
     **settings: Any,
 ) -> AsyncIterator[GatewayApp]:
@@ -145,7 +147,9 @@ async def running_app(
         sql = await asyncpg.connect(database_url, server_settings={"search_path": "runcast"})
         stack.push_async_callback(sql.close)
         environment_id, key = await _environment(keys)
-        gateway = Gateway(Settings(database_url=database_url, **chosen), pace=pace)
+        gateway = Gateway(
+            Settings(database_url=database_url, **chosen), pace=pace, relay_pace=relay_pace
+        )
         await stack.enter_async_context(gateway)
         ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
 

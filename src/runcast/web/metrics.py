@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runcast.core.relaying import Relaying, Role
 from runcast.core.tailing import State
 from runcast.hub.hub import Hub
 
@@ -76,6 +77,7 @@ def gateway_registry(
     schedule: Scheduled,
     bearer: Rejecting,
     redis: Stored | None = None,
+    relaying: Relaying | None = None,
 ) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
@@ -83,6 +85,8 @@ def gateway_registry(
     registry.register(_TokenCollector(hub, bearer))
     if redis is not None:
         registry.register(_RedisCollector(redis))
+    if relaying is not None:
+        registry.register(_RelayCollector(relaying))
     return registry
 
 
@@ -125,6 +129,27 @@ class _RedisCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(f"runcast_{name}", meaning, value=value)
+
+
+class _RelayCollector(Collector):
+    def __init__(self, relaying: Relaying) -> None:
+        self._relaying = relaying
+
+    def collect(self) -> Iterator[Metric]:
+        role = GaugeMetricFamily(
+            "runcast_relay_role", "What this gateway is to the others", labels=["role"]
+        )
+        for each in Role:
+            role.add_metric([each.value], float(each is self._relaying.role))
+        yield role
+        windows = Counter(sent=self._relaying.sent, taken=self._relaying.taken)
+        yield _by_label("relay_windows", "Windows with changes", "direction", windows)
+        yield _by_label(
+            "relay_fallbacks",
+            "Times this gateway did not rely on the relay any more",
+            "reason",
+            self._relaying.fallbacks,
+        )
 
 
 class _GatewayCollector(Collector):
