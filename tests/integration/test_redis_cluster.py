@@ -4,6 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
+from runcast.core.relaying import Role
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.redis import RestartableRedis
 from tests.support.stream_follower import StreamFollower
@@ -56,7 +57,7 @@ async def test_a_node_that_is_killed_and_comes_back(
     database_url: str, redis_cluster: list[RestartableRedis]
 ) -> None:
     url = redis_cluster[0].url.replace("redis://", "redis+cluster://")
-    async with running_app(database_url, redis_url=url) as app:
+    async with running_app(database_url, redis_url=url, relay="on") as app:
         run_ids = [await app.insert() for _ in range(9)]
         readers = [await reading(app, run_id) for run_id in run_ids]
 
@@ -80,3 +81,11 @@ async def test_a_node_that_is_killed_and_comes_back(
         for reader in readers:
             await reader.until(lambda each: each.texts[-1:] == ["1"])
             await reader.drop()
+        async with running_app(database_url, redis_url=url, relay="on") as other:
+            roles = {Role.LEADING, Role.FOLLOWING}
+            await until(lambda: {role_of(app), role_of(other)} == roles)
+
+
+def role_of(app: GatewayApp) -> Role:
+    assert app.gateway.relay is not None
+    return app.gateway.relay.machine.role

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from runcast.hub.stream_reader import StreamReader
-from tests.cli.command_line import CommandLine
 from tests.support.event_feed import following
 from tests.support.gateway_app import GatewayApp, running_app, until
-from tests.support.postgres import RestartablePostgres, wait_until
+from tests.support.gateway_process import gateway_process
+from tests.support.postgres import RestartablePostgres
 from tests.support.stream_follower import StreamFollower
 from tests.support.stream_writer import StreamWriter, last_index, write, writing, writing_path
 from tests.support.wire import wired
@@ -91,33 +91,6 @@ def numbered(count: int, dice: random.Random, *, first: int = 0) -> list[str]:
 async def post(app: GatewayApp, path: str, **options: Any) -> httpx.Response:
     async with httpx.AsyncClient(base_url=app.url, trust_env=False, headers=app.bearer) as client:
         return await client.post(path, **options)
-
-
-@contextmanager
-def gateway_process(folder: Path, database_url: str, **variables: str) -> Iterator["Process"]:
-    """A gateway as a process of its own, to be killed."""
-    runcast = CommandLine(folder, DATABASE_URL=database_url, **variables)
-    before = runcast.log.count("runcast serves ") if (folder / "log").exists() else 0
-    with runcast.started("serve", "--port", "0") as process:
-
-        def serves() -> bool:
-            assert process.poll() is None, runcast.log
-            return runcast.log.count("runcast serves ") > before
-
-        wait_until(serves)
-        url = runcast.log.rpartition("runcast serves ")[2].split()[0]
-        yield Process(url, process)
-
-
-class Process:
-    def __init__(self, url: str, process: Any) -> None:
-        self.url = url
-        self._process = process
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._process.kill()
-        self._process.wait()
 
 
 class TestManyReaders:

@@ -121,7 +121,7 @@ async def following(
     *,
     pace: Pace | None = None,
     wanted: set[str] | None = None,
-    kind: type[PostgresTailer] = PostgresTailer,
+    kind: Callable[..., PostgresTailer] = PostgresTailer,
 ) -> AsyncIterator[Following]:
     """Follow a database for as long as the context lasts; starts where it stands now."""
     sink = RecordingSink(wanted)

@@ -149,7 +149,7 @@ class RedisWindowRelay:
             self.reconnects += 1
             self._server.forget_layout()
             self.machine.receive_deaf()
-            self.on_news()
+            self._tell()
             heard = self.machine.heard_at != heard_at
             delay = _RETRY_SECONDS[0] if heard else min(2 * delay, _RETRY_SECONDS[1])
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
@@ -185,4 +185,9 @@ class RedisWindowRelay:
                 self.machine.receive_stranger()
             else:
                 self.machine.receive_window(window, asyncio.get_running_loop().time())
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.machine.role is Role.ALONE:
+            self._stirred.set()  # it may want to lead now
         self.on_news()
