@@ -118,6 +118,9 @@ export function createClient(options: ClientOptions): Client {
       return streamFeed(
         {
           ...source(subject, { from, maxParts, maxText }, () => new StreamLog(from, chosen)),
+          get signal() {
+            return registry.signal;
+          },
           page: (log) =>
             registry.obtain(
               `page ${String(++pages)}`,
@@ -137,6 +140,7 @@ export function createClient(options: ClientOptions): Client {
     close() {
       registry.leaveAll();
       link.close();
+      gateway.tokens.giveUp();
     },
   };
   return client as Client;

@@ -13,6 +13,12 @@ export interface Feed<Snapshot extends Progress, Item>
 /** Subscriptions that somebody follows, by what they ask for. */
 export class Registry {
   readonly #known = new Map<string, Subscription<Data>>();
+  #closing = new AbortController();
+
+  /** Aborted when all are left; whoever comes later has another one. */
+  get signal(): AbortSignal {
+    return this.#closing.signal;
+  }
 
   peek<Kept extends Data>(key: string): Subscription<Kept> | undefined {
     return this.#known.get(key) as Subscription<Kept> | undefined;
@@ -33,6 +39,8 @@ export class Registry {
   }
 
   leaveAll(): void {
+    this.#closing.abort();
+    this.#closing = new AbortController();
     for (const subscription of [...this.#known.values()]) subscription.leave();
   }
 }

@@ -89,8 +89,9 @@ export class GatewayLink implements Link {
     const kind = this.#choice.next(Date.now());
     const mine: Attempt = { kind };
     this.#current = mine;
-    this.#show("connecting");
     this.#stopListening ??= this.#listen();
+    this.#show("connecting");
+    if (this.#current !== mine) return; // a listener closed the client
     const isFresh = this.#gateway.tokens.renewable && !this.#gateway.tokens.isKnown;
     this.#gateway.tokens.get().then(
       (token) => {
@@ -164,6 +165,7 @@ export class GatewayLink implements Link {
       const { reconnects } = this.#connection.getSnapshot();
       this.#connection.set({ status: "open", transport: current.kind, reconnects: reconnects + 1 });
     }
+    if (this.#current !== current) return; // a listener closed the client
     const better = this.#choice.betterAt(current.kind);
     if (better !== undefined) {
       this.#timers.after("better", better - Date.now(), () => {
@@ -268,6 +270,7 @@ export class GatewayLink implements Link {
 
   /** Nothing is asked for any more: keep the connection for a moment. */
   #rest(): void {
+    if (!this.#stopListening) return; // it sleeps already
     this.#timers.after("linger", LINGER_MS, () => {
       this.#sleep();
     });

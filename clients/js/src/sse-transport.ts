@@ -192,6 +192,7 @@ class EventStream {
     problem: Problem = { code: "connection_lost", message: "The gateway fell silent." },
   ): void {
     clearTimeout(this.#timer);
+    if (this.signal.aborted) return; // what still came when it was ended
     this.#timer = setTimeout(() => {
       this.problem = problem;
       this.abort();

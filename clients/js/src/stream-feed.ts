@@ -49,6 +49,7 @@ export const NO_STREAM: StreamSnapshot = {
 };
 
 export interface StreamSource extends Source<StreamLog> {
+  readonly signal: AbortSignal;
   /** A subscription of one reader alone. */
   page(log: StreamLog): Subscription<StreamLog>;
 }

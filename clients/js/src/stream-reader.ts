@@ -10,6 +10,8 @@ import { StreamLog } from "./stream-log.js";
 import type { Subscription } from "./subscription.js";
 
 export interface Shelf {
+  /** Aborted when the client is closed. */
+  readonly signal: AbortSignal;
   /** The subscription that all share. */
   obtain(): Subscription<StreamLog>;
   /** A subscription of this reader alone. */
@@ -27,6 +29,7 @@ export async function* readParts(
   from: "start" | "latest" | number,
   maxParts: number,
 ): AsyncGenerator<readonly unknown[], void, undefined> {
+  const { signal } = shelf;
   let subscription = shelf.obtain();
   let leave = subscription.follow();
   let { resets } = subscription.progress;
@@ -47,7 +50,8 @@ export async function* readParts(
         next += parts.length;
         hasRead = true;
         yield parts;
-      } else if (next !== undefined && (isBehind || (log instanceof Page && log.isFull))) {
+      } else if (signal.aborted) return;
+      else if (next !== undefined && (isBehind || (log instanceof Page && log.isFull))) {
         leave();
         subscription = pageFrom(next, maxParts, shelf);
         leave = subscription.follow();

@@ -9,6 +9,7 @@ export class TokenSource {
   readonly #source: Token;
   #known: string | undefined;
   #asking: Promise<string> | undefined;
+  #giveUp: ((why: Error) => void) | undefined;
 
   constructor(source: Token) {
     this.#source = source;
@@ -33,7 +34,7 @@ export class TokenSource {
   get(): Promise<string> {
     if (typeof this.#source === "string") return Promise.resolve(this.#source);
     if (this.#known !== undefined) return Promise.resolve(this.#known);
-    this.#asking ??= ask(this.#source)
+    this.#asking ??= this.#ask(this.#source)
       .then((token) => (this.#known = token))
       .finally(() => {
         this.#asking = undefined;
@@ -45,23 +46,30 @@ export class TokenSource {
   spend(token: string): void {
     if (this.#known === token) this.#known = undefined;
   }
-}
 
-async function ask(source: () => string | Promise<string>): Promise<string> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`it took longer than ${String(TOKEN_MS / 1000)} seconds`));
-    }, TOKEN_MS);
-  });
-  try {
-    const token: unknown = await Promise.race([source(), late]);
-    if (typeof token !== "string" || token === "") throw new Error("it gave no text");
-    return token;
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new RuncastError("token_unavailable", `The token function failed: ${why}.`);
-  } finally {
-    clearTimeout(timer);
+  /** Wait for the function no longer, if it is at work. */
+  giveUp(): void {
+    this.#giveUp?.(new Error("nobody waits for it any more"));
+  }
+
+  async #ask(source: () => string | Promise<string>): Promise<string> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<never>((_, reject) => {
+      this.#giveUp = reject;
+      timer = setTimeout(() => {
+        reject(new Error(`it took longer than ${String(TOKEN_MS / 1000)} seconds`));
+      }, TOKEN_MS);
+    });
+    try {
+      const token: unknown = await Promise.race([source(), late]);
+      if (typeof token !== "string" || token === "") throw new Error("it gave no text");
+      return token;
+    } catch (error) {
+      if (error instanceof RuncastError) throw error; // of another one of these
+      const why = error instanceof Error ? error.message : String(error);
+      throw new RuncastError("token_unavailable", `The token function failed: ${why}.`);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 }

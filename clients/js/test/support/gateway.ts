@@ -214,12 +214,14 @@ class ModelSocket {
   onclose: ((event: { code: number; reason: string }) => void) | null = null;
   readonly queue: Json[] = [];
   isAuthenticated = false;
+  #isClosed = false;
   readonly #gateway: ModelGateway;
 
   constructor(gateway: ModelGateway) {
     this.#gateway = gateway;
     gateway.connections += 1;
     setTimeout(() => {
+      if (this.#isClosed) return;
       if (!gateway.isUp) {
         this.end(1006, "");
         return;
@@ -250,6 +252,7 @@ class ModelSocket {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#gateway.sockets.delete(this);
     for (const follower of this.#gateway.followers) {
       if (follower.socket === this) this.#gateway.followers.delete(follower);
