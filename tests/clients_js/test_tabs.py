@@ -1,22 +1,23 @@
 """Tabs of one origin share one connection, in Chromium and against a real gateway."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page, Route, async_playwright
+from playwright.async_api import BrowserContext, Page, async_playwright
 
 from tests.clients_js.conftest import PACKAGE
 from tests.support.gateway_app import until
 from tests.support.restartable_gateway import RestartableGateway
+from tests.support.site import Site, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 _FOLLOW = """
-async ([token, runs, options]) => {
-  const { createClient } = await import("/built/index.js");
-  window.client = createClient({ token: async () => window.token ?? token, ...options });
+async ([baseURL, token, runs, options]) => {
+  const { createClient } = await import("/dist/index.js");
+  window.client = createClient({ baseURL, token: async () => window.token ?? token, ...options });
   window.feeds = runs.map((id) => window.client.run(id));
   for (const feed of window.feeds) feed.subscribe(() => {});
 }
@@ -30,20 +31,20 @@ _SHOWS = """
 
 
 @pytest.fixture
+def site(built: Path) -> Iterator[Site]:
+    """The pages of an application that has the built package."""
+    with serving(PACKAGE) as site:
+        site.pages["/"] = "<!doctype html>"
+        yield site
+
+
+@pytest.fixture
 async def tabs(
-    chromium_path: Path, built: Path, gateway: RestartableGateway
+    chromium_path: Path, site: Site, gateway: RestartableGateway
 ) -> AsyncIterator[BrowserContext]:
-    """A browser to whom the gateway's origin serves the built package as well."""
-
-    async def serve(route: Route) -> None:
-        path = route.request.url.partition("/built/")[2]
-        await route.fulfill(path=PACKAGE / "dist" / path, content_type="text/javascript")
-
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path)
-        context = await browser.new_context()
-        await context.route("**/built/**", serve)
-        yield context
+        yield await browser.new_context(base_url=site.url)
         await browser.close()
 
 
@@ -52,8 +53,8 @@ async def open_tab(
 ) -> Page:
     """A tab that follows these runs."""
     page = await tabs.new_page()
-    await page.goto(f"{gateway.url}/openapi.json")  # any page of the gateway
-    await page.evaluate(_FOLLOW, [token, runs, options])
+    await page.goto("/")
+    await page.evaluate(_FOLLOW, [gateway.url, token, runs, options])
     return page
 
 
@@ -68,13 +69,48 @@ def sockets(gateway: RestartableGateway) -> int:
     return sum(each.kind == "websocket" for each in gateway.app.gateway.hub.connections)
 
 
-async def test_tabs_share_one_connection_and_survive_the_death_of_the_one_that_has_it(
+async def connection(page: Page) -> dict[str, Any]:
+    state: dict[str, Any] = await page.evaluate("window.client.connection.getSnapshot()")
+    return state
+
+
+async def test_a_worker_has_the_connection_of_all_tabs_and_dies_with_none_of_them(
     tabs: BrowserContext, gateway: RestartableGateway
 ) -> None:
     run = await gateway.app.insert(metadata={"step": 0})
-    token = gateway.app.token(f"read:runs:{run}")
+    # The worker asks whichever tab there is for tokens: they are good for three seconds.
+    token = gateway.app.token(f"read:runs:{run}", seconds=3)
     pages = [await open_tab(tabs, gateway, token, run) for _ in range(3)]
     await show(gateway, run, 1, *pages)
+    (connection_of_all,) = gateway.app.gateway.hub.connections
+    for page in pages:
+        assert await connection(page) == {
+            "status": "open",
+            "transport": "websocket",
+            "reconnects": 0,
+            "via": "worker",
+        }
+        fresh = gateway.app.token(f"read:runs:{run}", seconds=600)
+        await page.evaluate("(token) => { window.token = token; }", fresh)
+    for step, page in enumerate(pages[:2], start=2):
+        await page.close()
+        await show(gateway, run, step, *pages[step - 1 :])
+    assert [*gateway.app.gateway.hub.connections] == [connection_of_all]
+    await pages[2].close()
+    await gateway.app.deserted()
+
+
+async def test_tabs_that_may_start_no_worker_survive_the_death_of_the_one_that_leads(
+    tabs: BrowserContext, site: Site, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert(metadata={"step": 0})
+    token = gateway.app.token(f"read:runs:{run}")
+    # One that is told so, and two where the file is missing, as after many a bundler.
+    pages = [await open_tab(tabs, gateway, token, run, shareTabs="locks")]
+    site.missing.add("/dist/tab-worker.js")
+    pages += [await open_tab(tabs, gateway, token, run) for _ in range(2)]
+    await show(gateway, run, 1, *pages)
+    assert [(await connection(page)).get("via") for page in pages] == [None, "tab", "tab"]
     assert sockets(gateway) == 1
     for step, page in enumerate(pages[:2], start=2):
         await page.close()
@@ -138,7 +174,7 @@ async def test_a_tab_whose_token_has_other_rights_now_leaves_the_others(
     run = await gateway.app.insert(metadata={"step": 0})
     # The leader's token is soon asked for again, and then it is another user's.
     token = gateway.app.token(f"read:runs:{run}", seconds=3)
-    leader = await open_tab(tabs, gateway, token, run)
+    leader = await open_tab(tabs, gateway, token, run, shareTabs="locks")
     await leader.evaluate(
         "(token) => { window.token = token; }", gateway.app.token("read:runs", seconds=600)
     )

@@ -27,10 +27,11 @@ export interface ClientOptions {
   readonly transports?: readonly [TransportKind, ...TransportKind[]];
   /**
    * Share the connection with tabs of this origin whose tokens have the same rights; true if left
-   * out. Only tokens that a function gives are shared.
+   * out. A SharedWorker has it where one can be started, otherwise one of the tabs; "locks": always
+   * one of the tabs. Only tokens that a function gives are shared.
    */
-  readonly shareTabs?: boolean;
-  /** In place of the global ones. */
+  readonly shareTabs?: boolean | "locks";
+  /** In place of the global ones; a worker has none but those. */
   readonly fetch?: typeof fetch;
   readonly WebSocket?: typeof WebSocket;
 }
@@ -78,8 +79,10 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client {
   const gateway = gatewayOf(options);
-  const mayShare = options.shareTabs !== false && hasTabs();
-  const link: Link = mayShare ? new SharedLink(gateway) : new GatewayLink(gateway);
+  const { shareTabs = true } = options;
+  const mayWork = shareTabs === true && !options.fetch && !options.WebSocket;
+  const link: Link =
+    shareTabs && hasTabs() ? new SharedLink(gateway, mayWork) : new GatewayLink(gateway);
   const registry = new Registry();
   let pages = 0;
 

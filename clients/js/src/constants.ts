@@ -18,6 +18,11 @@ export const LONGEST_DELAY_MS = 30_000;
 /** How long what nobody follows any more is kept: React unmounts and mounts again at once. */
 export const LINGER_MS = 1_000;
 
+/** How long a SharedWorker may take to begin, until a tab has the connection instead. */
+export const WORKER_MS = 3_000;
+/** How long the worker waits for the token of one tab, which may be frozen, before it asks another. */
+export const TAB_MS = 5_000;
+
 /** How long a transport that did not get through is not tried again; doubled each time. */
 export const SET_ASIDE_MS = 60_000;
 export const LONGEST_SET_ASIDE_MS = 3_600_000;

@@ -78,6 +78,16 @@ export class GatewayLink implements Link {
     };
   }
 
+  /** The network, or the person, is back: whatever waits should not wait any longer. */
+  readonly back = (isNewNetwork: boolean): void => {
+    if (isNewNetwork) this.#choice.forget();
+    this.#current?.transport?.doubt();
+    if (!this.#timers.isSet("retry")) return;
+    this.#timers.clear("retry");
+    this.#attempt = 0;
+    if (this.#asked.size > 0) this.#connect();
+  };
+
   close(): void {
     this.#asked.clear();
     this.#sleep();
@@ -289,9 +299,7 @@ export class GatewayLink implements Link {
 
   #listen(): () => void {
     return listenToPage({
-      back: (isNewNetwork) => {
-        this.#back(isNewNetwork);
-      },
+      back: this.back,
       away: () => {
         this.#drop(
           { code: "connection_lost", message: "The page was put away." },
@@ -299,15 +307,6 @@ export class GatewayLink implements Link {
         );
       },
     });
-  }
-
-  #back(isNewNetwork: boolean): void {
-    if (isNewNetwork) this.#choice.forget();
-    this.#current?.transport?.doubt();
-    if (!this.#timers.isSet("retry")) return;
-    this.#timers.clear("retry");
-    this.#attempt = 0;
-    if (this.#asked.size > 0) this.#connect();
   }
 
   #show(status: ConnectionState["status"], problem?: Problem): void {

@@ -23,9 +23,11 @@ export type TransportKind = "websocket" | "sse";
 export interface ConnectionState {
   /**
    * `idle`: nothing is asked for. `waiting`: for the next attempt. `refused`: the gateway does not
-   * accept the token; the next request is the next attempt. `shared`: another tab has it.
+   * accept the token; the next request is the next attempt.
    */
-  readonly status: "idle" | "connecting" | "open" | "waiting" | "refused" | "shared";
+  readonly status: "idle" | "connecting" | "open" | "waiting" | "refused";
+  /** Who has it, if it is not this tab: a worker of all tabs, or another tab. */
+  readonly via?: "worker" | "tab";
   readonly transport?: TransportKind;
   /** Connections since the first that were made. */
   readonly reconnects: number;

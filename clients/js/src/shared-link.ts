@@ -21,12 +21,15 @@ interface Waiting {
 export class SharedLink implements Link {
   readonly connection = new Cell<ConnectionState>({ status: "idle", reconnects: -1 });
   readonly #gateway: Gateway;
+  readonly #mayWork: boolean;
   readonly #waiting = new Set<Waiting>();
   #link: Link | undefined;
   #choosing: object | undefined;
 
-  constructor(gateway: Gateway) {
+  /** `mayWork`: the connection may be that of a worker. */
+  constructor(gateway: Gateway, mayWork: boolean) {
     this.#gateway = gateway;
+    this.#mayWork = mayWork;
   }
 
   open(request: Request, receive: (frame: Frame) => void): () => void {
@@ -48,7 +51,7 @@ export class SharedLink implements Link {
   }
 
   async #choose(mine: object): Promise<void> {
-    const link = await this.#shared().catch(() => new GatewayLink(this.#gateway));
+    const link = await this.#shared(mine).catch(() => new GatewayLink(this.#gateway));
     if (this.#choosing !== mine) {
       link.close();
       return;
@@ -67,10 +70,13 @@ export class SharedLink implements Link {
   }
 
   /** The link over other tabs; rejects if the token does not say whom to share with. */
-  async #shared(): Promise<Link> {
+  async #shared(mine: object): Promise<Link> {
     const { tabLink } = await import("./tab-link.js");
-    return await tabLink(this.#gateway, () => {
-      this.#link = undefined; // the tab's rights are others now: what it follows is asked for anew
+    if (this.#choosing !== mine) throw new Error("closed meanwhile");
+    const link: Link = await tabLink(this.#gateway, this.#mayWork, () => {
+      // The tab's rights are others now: what it follows is asked for anew.
+      if (this.#link === link) this.#link = undefined;
     });
+    return link;
   }
 }

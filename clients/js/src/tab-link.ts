@@ -1,58 +1,50 @@
 // Tabs of one origin that may see the same share one connection.
 //
-// They gather under a name that says which gateway and which rights. Whoever holds the lock of that
-// name leads: its connection serves all. When it goes, the browser gives the lock to the next one,
-// which tells the others; they ask again from where they stand, as after any loss. Each tab holds a
-// lock of its own too, so that the leader learns when one is gone.
+// A worker has it where there can be one; otherwise a tab, and when that goes, the next in line. A
+// new leader tells all; they ask again from where they stand, as after any loss.
 
-import type { Frame } from "./frame.js";
+import { WORKER_MS } from "./constants.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
+import type { Frame } from "./frame.js";
 import type { ConnectionState, Link } from "./link.js";
 import type { Request } from "./request.js";
+import { listenToPage } from "./signals.js";
 import { Cell, type Store } from "./store.js";
+import { Group, type Downward, type Upward } from "./tab-group.js";
+import { isLast, Leader } from "./tab-leader.js";
+import type { Job } from "./tab-worker.js";
 import { rightsOf } from "./token-rights.js";
 import { TokenSource } from "./token-source.js";
 
 /**
  * A link over all tabs whose tokens have equal rights.
  *
- * `onLeave`: a newer token of this tab has other rights, so it leaves them; what it follows is told
- * `lost` after that.
+ * `mayWork`: a worker may have the connection. `onLeave`: a newer token of this tab has other
+ * rights, so it leaves them; what it follows is told `lost` after that.
  *
  * @throws Error if there is no token, or one that cannot be shared.
  */
-export async function tabLink(gateway: Gateway, onLeave: () => void): Promise<Link> {
-  const { baseURL, tokens } = gateway;
-  let last = await tokens.get();
-  const rights = rightsOf(last);
+export async function tabLink(
+  gateway: Gateway,
+  mayWork: boolean,
+  onLeave: () => void,
+): Promise<Link> {
+  const { baseURL, tokens, transports } = gateway;
+  const rights = rightsOf(await tokens.get());
   // A fixed token ends all who share it when it expires.
   if (rights === undefined || !tokens.renewable) throw new Error("This token is not shared.");
-  let isFirst = true;
-  // Asked only while this tab leads.
-  const watched = new TokenSource(async () => {
-    if (!isFirst) tokens.spend(last);
-    isFirst = false;
-    last = await tokens.get();
-    if (rightsOf(last) === rights) return last;
+  const group = `${baseURL} ${rights}`;
+  const job = mayWork ? { group, baseURL, transports } : undefined;
+  const give = async (spent: string | undefined) => {
+    if (spent !== undefined) tokens.spend(spent);
+    const token = await tokens.get();
+    if (rightsOf(token) === rights) return token;
     onLeave();
     link.leave();
     throw new Error("the rights are others now");
-  });
-  const connect = () => new GatewayLink({ ...gateway, tokens: watched });
-  const link = new TabLink(`${baseURL} ${rights}`, connect);
+  };
+  const link = new TabLink(group, job, gateway, give);
   return link;
-}
-
-/** To the leader, on the channel of the group; `leading` is for all others. */
-type Upward =
-  | { readonly type: "open"; readonly tab: string; readonly id: string; readonly request: Request }
-  | { readonly type: "close"; readonly tab: string; readonly id: string }
-  | { readonly type: "leading" };
-
-/** From the leader, on the channel of one tab. */
-interface Downward {
-  readonly id: string;
-  readonly frame: Frame;
 }
 
 interface Asked {
@@ -65,43 +57,46 @@ interface Asked {
 class TabLink implements Link {
   readonly connection: Store<ConnectionState>;
 
-  readonly #connection = new Cell<ConnectionState>({ status: "shared", reconnects: 0 });
+  readonly #connection = new Cell<ConnectionState>({ status: "connecting", reconnects: -1 });
   readonly #tab = crypto.randomUUID();
-  readonly #group: string;
-  readonly #up: BroadcastChannel;
+  readonly #group: Group;
   readonly #down: BroadcastChannel;
-  readonly #connect: () => Link;
+  readonly #gateway: Gateway;
+  /** A token of this tab, other than the spent one. */
+  readonly #give: (spent: string | undefined) => Promise<string>;
   readonly #asked = new Map<string, Asked>();
-  readonly #guests = new Map<string, Guest>();
-  readonly #closed = new AbortController();
-  #leading: Link | undefined;
+  readonly #stopListening: () => void;
+  #leading: { readonly link: GatewayLink; readonly leader: Leader } | undefined;
   #isPresent = false;
   #lastId = 0;
 
-  /**
-   * @param group Names the gateway and the rights; equal for all tabs that may share.
-   * @param connect Makes the connection, once this tab leads.
-   */
-  constructor(group: string, connect: () => Link) {
-    this.#group = `runcast ${group}`;
-    this.#connect = connect;
+  constructor(
+    group: string,
+    job: Job | undefined,
+    gateway: Gateway,
+    give: (spent: string | undefined) => Promise<string>,
+  ) {
+    this.#gateway = gateway;
+    this.#give = give;
     this.connection = this.#connection;
-    this.#up = new BroadcastChannel(this.#group);
-    this.#down = new BroadcastChannel(`${this.#group} ${this.#tab}`);
-    this.#up.onmessage = ({ data }) => {
-      this.#hear(data as Upward);
-    };
+    this.#group = new Group(group, (message) => {
+      this.#hear(message);
+    });
+    this.#down = this.#group.channelOf(this.#tab);
     this.#down.onmessage = ({ data }) => {
-      const { id, frame } = data as Downward;
-      this.#pass(id, frame);
+      this.#obey(data as Downward);
     };
+    this.#stopListening = listenToPage({
+      back: (isNewNetwork) => {
+        if (this.#isPresent) this.#group.say({ type: "back", tab: this.#tab, isNewNetwork });
+      },
+      away: () => undefined,
+    });
     // Nobody shall take this tab for gone: it speaks once it holds its own lock.
-    this.#hold(`${this.#group} ${this.#tab}`, () => {
+    this.#group.stay(this.#tab, () => {
       this.#isPresent = true;
       for (const [id, { request }] of this.#asked) this.#ask(id, request);
-      this.#hold(this.#group, () => {
-        this.#lead();
-      });
+      void this.#lineUp(job);
     });
   }
 
@@ -113,7 +108,7 @@ class TabLink implements Link {
       const asked = this.#asked.get(id);
       if (!this.#asked.delete(id)) return;
       if (asked?.stop) asked.stop();
-      else this.#say({ type: "close", tab: this.#tab, id });
+      else this.#group.say({ type: "close", tab: this.#tab, id });
     };
   }
 
@@ -124,20 +119,19 @@ class TabLink implements Link {
 
   /** Let go of the others; all that is asked for is lost. */
   leave(): void {
-    this.#closed.abort();
-    this.#leading?.close();
+    this.#stopListening();
+    this.#leading?.leader.close();
     this.#lose();
-    this.#up.close();
+    this.#group.close();
     this.#down.close();
-    for (const guest of this.#guests.values()) guest.channel.close();
   }
 
   #ask(id: string, request: Request): void {
     const asked = this.#asked.get(id);
     if (!asked) return;
-    if (!this.#leading) this.#say({ type: "open", tab: this.#tab, id, request });
+    if (!this.#leading) this.#group.say({ type: "open", tab: this.#tab, id, request });
     else {
-      asked.stop = this.#leading.open(request, (frame) => {
+      asked.stop = this.#leading.link.open(request, (frame) => {
         this.#pass(id, frame);
       });
     }
@@ -149,95 +143,86 @@ class TabLink implements Link {
     asked?.receive(frame);
   }
 
-  // -- leading ------------------------------------------------------------------------------------
-
-  #lead(): void {
-    const link = (this.#leading = this.#connect());
-    link.connection.subscribe(() => {
-      this.#connection.set(link.connection.getSnapshot());
-    });
-    this.#say({ type: "leading" });
-    this.#lose();
-  }
-
   /** What was asked for is not known to the leader any more, or to be forgotten by it. */
   #lose(): void {
     const all = [...this.#asked];
     this.#asked.clear();
     for (const [id, { receive }] of all) {
-      if (!this.#leading) this.#say({ type: "close", tab: this.#tab, id });
+      if (!this.#leading) this.#group.say({ type: "close", tab: this.#tab, id });
       receive({ type: "lost" });
     }
   }
 
   #hear(message: Upward): void {
-    const leading = this.#leading;
-    if (message.type === "leading") {
-      // Once this tab leads, it is a word of the one before, which came late.
-      if (!leading) this.#lose();
-      return;
+    // Once this tab leads, a word of the leader before came late.
+    if (this.#leading) this.#leading.leader.hear(message);
+    else if (message.type === "leading") this.#lose();
+  }
+
+  #obey(message: Downward): void {
+    if (this.#leading) return;
+    switch (message.type) {
+      case "frame":
+        this.#pass(message.id, message.frame);
+        break;
+      case "connection":
+        this.#connection.set(message.state);
+        break;
+      case "token": {
+        const answer = { type: "token", tab: this.#tab } as const;
+        this.#give(message.spent).then(
+          (token) => {
+            this.#group.say({ ...answer, token });
+          },
+          (error: unknown) => {
+            this.#group.say({ ...answer, why: (error as Error).message });
+          },
+        );
+      }
     }
-    if (!leading) return;
-    const { tab, id } = message;
-    const guest = this.#guests.get(tab) ?? this.#welcome(tab);
-    guest.open.get(id)?.();
-    guest.open.delete(id);
-    if (message.type === "close") return;
-    guest.open.set(
-      id,
-      leading.open(message.request, (frame) => {
-        if (isLast(frame)) guest.open.delete(id);
-        guest.channel.postMessage({ id, frame } satisfies Downward);
-      }),
-    );
   }
 
-  #welcome(tab: string): Guest {
-    const guest = {
-      channel: new BroadcastChannel(`${this.#group} ${tab}`),
-      open: new Map(),
-    } as Guest;
-    this.#guests.set(tab, guest);
-    this.#hold(`${this.#group} ${tab}`, (release) => {
-      release(); // it was given up: the tab is gone
-      for (const stop of guest.open.values()) stop();
-      guest.channel.close();
-      this.#guests.delete(tab);
+  // -- leading ------------------------------------------------------------------------------------
+
+  /** Let a worker lead if one can, and take its place if it goes. */
+  async #lineUp(job: Job | undefined): Promise<void> {
+    if (job) await workerFor(this.#tab, job, this.#group.signal);
+    this.#group.whenLeading(() => {
+      this.#lead();
     });
-    return guest;
   }
 
-  // -- the browser --------------------------------------------------------------------------------
-
-  #say(message: Upward): void {
-    if (!this.#closed.signal.aborted) this.#up.postMessage(message);
-  }
-
-  /** Wait for a lock, and keep it until it is released, this link is closed, or its tab is gone. */
-  #hold(name: string, then: (release: () => void) => void): void {
-    const { signal } = this.#closed;
-    const held = navigator.locks.request(
-      name,
-      { signal },
-      () =>
-        new Promise<void>((resolve) => {
-          const release = () => {
-            resolve();
-          };
-          signal.addEventListener("abort", release);
-          then(release);
-        }),
-    );
-    held.catch(() => undefined); // closed while it waited
+  #lead(): void {
+    let last: string | undefined;
+    const tokens = new TokenSource(async () => (last = await this.#give(last)));
+    const link = new GatewayLink({ ...this.#gateway, tokens });
+    this.#leading = { link, leader: new Leader(this.#group, link, "tab") };
+    link.connection.subscribe(() => {
+      this.#connection.set(link.connection.getSnapshot());
+    });
+    this.#lose();
   }
 }
 
-interface Guest {
-  readonly channel: BroadcastChannel;
-  /** What tells the connection to stop, by the guest's ids. */
-  readonly open: Map<string, () => void>;
-}
-
-function isLast({ type }: Frame): boolean {
-  return type === "end" || type === "problem" || type === "lost";
+/** Start the worker, or find it; resolves when it stands in line, or will not. */
+function workerFor(tab: string, job: Job, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const give = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    const timer = setTimeout(give, WORKER_MS);
+    signal.addEventListener("abort", give);
+    try {
+      // In one expression, as bundlers look for it.
+      const worker = new SharedWorker(new URL("./tab-worker.js", import.meta.url), {
+        type: "module",
+        name: JSON.stringify(job),
+      });
+      worker.onerror = worker.port.onmessage = give;
+      worker.port.postMessage(tab);
+    } catch {
+      give(); // no SharedWorker, or the page may not load it
+    }
+  });
 }
