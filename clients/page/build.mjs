@@ -10,8 +10,18 @@ const outdir = here("../../src/runcast/web/built");
 await rm(outdir, { recursive: true, force: true });
 await mkdir(`${outdir}/page`, { recursive: true });
 await cp(here("src/index.html"), `${outdir}/page/index.html`);
-await build({
+const common = {
   absWorkingDir: here("."),
+  outdir,
+  bundle: true,
+  format: "esm",
+  target: "es2022",
+  minify: true,
+  logLevel: "warning",
+};
+
+await build({
+  ...common,
   entryPoints: {
     "page/page": "src/page.js",
     "page/style": "src/page.css",
@@ -21,13 +31,8 @@ await build({
     "page/stream-text": "src/stream-text.js",
     "page/stream-log": "src/stream-log.js",
   },
-  outdir,
-  bundle: true,
   splitting: true,
   chunkNames: "page/chunk-[hash]",
-  format: "esm",
-  target: "es2022",
-  minify: true,
   jsx: "automatic",
   define: { "process.env.NODE_ENV": '"production"' },
   // The client is built from its sources, and uses the React of the page.
@@ -36,5 +41,20 @@ await build({
     "@runcast/client/react": here("../js/src/react/index.ts"),
     react: here("node_modules/react"),
   },
-  logLevel: "warning",
+});
+
+// One file each, as other sites load them by their address: docs/element.md.
+const allNow = {
+  name: "all now, nothing later",
+  setup(build) {
+    build.onResolve({ filter: /\/later\.js$/ }, () => ({ path: here("../js/src/element/now.ts") }));
+  },
+};
+await build({
+  ...common,
+  entryPoints: {
+    "element/run-progress": "../js/src/element/served.ts",
+    "element/tab-worker": "../js/src/tab-worker.ts",
+  },
+  plugins: [allNow],
 });

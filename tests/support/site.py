@@ -1,7 +1,7 @@
 """A web site of its own origin, as an application that uses the gateway has."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +12,15 @@ from typing import Any
 
 @dataclass
 class Site:
-    """The files of a folder, and pages of the test, by path; ``missing`` paths answer 404."""
+    """
+    The files of a folder, and pages of the test by path, made anew each time if they are functions.
+
+    ``missing`` paths answer 404; ``headers`` are those of all answers.
+    """
 
     folder: Path
     url: str = ""
-    pages: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, str | Callable[[], str]] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
@@ -34,7 +38,8 @@ class _Handler(SimpleHTTPRequestHandler):
             return self.send_error(404)
         if path not in self._site.pages:
             return super().do_GET()
-        body = self._site.pages[path].encode()
+        page = self._site.pages[path]
+        body = (page if isinstance(page, str) else page()).encode()
         self.send_response(200)
         kind = "text/html; charset=utf-8" if body.startswith(b"<") else "text/plain"
         self.send_header("content-type", kind)

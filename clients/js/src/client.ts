@@ -3,6 +3,7 @@
 import { Registry, type Source } from "./feed.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
 import type { ListQuery, RunHandle, RunPage, TriggerOptions } from "./http.js";
+import { loadHttp } from "./later.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import { manyRuns, oneRun, type ManyRuns, type Subject } from "./request.js";
 import { runFeed, runsFeed, type RunFeed, type RunsFeed } from "./run-feed.js";
@@ -133,11 +134,10 @@ export function createClient(options: ClientOptions): Client {
         chosen,
       );
     },
-    // Loaded when it is needed, as most pages only follow.
     trigger: async (task: string, payload: unknown, triggerOptions?: TriggerOptions) =>
-      (await import("./http.js")).trigger(gateway, task, payload, triggerOptions),
+      (await loadHttp()).trigger(gateway, task, payload, triggerOptions),
     list: async (query?: ListQuery, signal?: AbortSignal) =>
-      (await import("./http.js")).list(gateway, query, signal),
+      (await loadHttp()).list(gateway, query, signal),
     connection: link.connection,
     withToken: (token: Token) => createClient({ ...options, token }),
     close() {

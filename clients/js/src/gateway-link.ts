@@ -11,6 +11,7 @@ import { delayBefore } from "./backoff.js";
 import { FIRST_DELAY_MS, LINGER_MS, LONGEST_DELAY_MS, RENEW_AHEAD_MS } from "./constants.js";
 import { RuncastError, type Problem } from "./errors.js";
 import type { Frame } from "./frame.js";
+import { loadSse } from "./later.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import type { Request } from "./request.js";
 import { listenToPage } from "./signals.js";
@@ -146,8 +147,7 @@ export class GatewayLink implements Link {
       this.#over({ kind: "lost", heard: false, problem: plain(error) });
       return;
     }
-    // Most pages never need it, so it is loaded when it is needed.
-    import("./sse-transport.js").then(
+    loadSse().then(
       ifCurrent(({ SseTransport }) => {
         begin(new SseTransport(address, events, fetch));
       }),

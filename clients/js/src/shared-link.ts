@@ -2,6 +2,7 @@
 
 import type { Frame } from "./frame.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
+import { loadTabs } from "./later.js";
 import type { ConnectionState, Link } from "./link.js";
 import type { Request } from "./request.js";
 import { Cell } from "./store.js";
@@ -71,7 +72,7 @@ export class SharedLink implements Link {
 
   /** The link over other tabs; rejects if the token does not say whom to share with. */
   async #shared(mine: object): Promise<Link> {
-    const { tabLink } = await import("./tab-link.js");
+    const { tabLink } = await loadTabs();
     if (this.#choosing !== mine) throw new Error("closed meanwhile");
     const link: Link = await tabLink(this.#gateway, this.#mayWork, () => {
       // The tab's rights are others now: what it follows is asked for anew.

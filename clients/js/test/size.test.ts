@@ -1,12 +1,12 @@
 // What a page loads for this package, minified and gzipped.
 
-import { build } from "esbuild";
+import { build, type Plugin } from "esbuild";
 import { gzipSync } from "node:zlib";
 import { expect, test } from "vitest";
 
 const SRC = new URL("../src/", import.meta.url).pathname;
 
-async function sizeOf(code: string, external: string[]): Promise<number> {
+async function sizeOf(code: string, external: string[], plugins: Plugin[] = []): Promise<number> {
   const { outputFiles } = await build({
     stdin: { contents: code, resolveDir: SRC, loader: "ts" },
     bundle: true,
@@ -14,6 +14,7 @@ async function sizeOf(code: string, external: string[]): Promise<number> {
     format: "esm",
     target: "es2022",
     external,
+    plugins,
     write: false,
   });
   return gzipSync(outputFiles[0]?.contents ?? "", { level: 9 }).length;
@@ -41,6 +42,17 @@ test("the hooks have less than 3 kB", async () => {
 test("the chat transport has less than 2 kB", async () => {
   const code = 'export * from "./ai/index.js"';
   expect(await sizeOf(code, ["ai", "../index.js"])).toBeLessThan(2000);
+});
+
+test("the element as gateways serve it has less than 14 kB", async () => {
+  // As clients/page/build.mjs makes it.
+  const now: Plugin = {
+    name: "now",
+    setup(bundle) {
+      bundle.onResolve({ filter: /\/later\.js$/ }, () => ({ path: `${SRC}element/now.ts` }));
+    },
+  };
+  expect(await sizeOf('import "./element/served.js"', [], [now])).toBeLessThan(14_000);
 });
 
 test("what is not used is not loaded", async () => {

@@ -54,6 +54,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",  # kept, but asked about each time: a 304 after the first visit
     "Content-Security-Policy": _POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "cross-origin",  # the element is for pages of others
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
