@@ -2,7 +2,7 @@
 // The hooks over the model of the gateway, in StrictMode.
 
 import { act, cleanup, render, screen } from "@testing-library/react";
-import { memo, StrictMode, type ReactNode } from "react";
+import { memo, StrictMode, version, type ReactNode } from "react";
 import { renderToString } from "react-dom/server";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createClient, type Client, type Run } from "../src/index.js";
@@ -184,6 +184,31 @@ test("a change of one run renders only what shows it", async () => {
   expect(screen.getAllByText(/EXECUTING/)).toHaveLength(4);
 });
 
+test("a change of one run renders only the hooks that follow it", async () => {
+  const rendered: string[] = [];
+  function Status({ id }: { id: string }) {
+    const { run } = useRun(id);
+    rendered.push(id);
+    return <p>{run?.status}</p>;
+  }
+  function Step() {
+    const { streams } = useRunWithStreams("run_2", { keys: ["llm"] });
+    rendered.push("streams of run_2");
+    return <p>{streams["llm"]?.text}</p>;
+  }
+  for (let n = 0; n < 3; n++) gateway.change(`run_${String(n)}`, { streams: ["llm"] });
+  show([<Status key="0" id="run_0" />, <Status key="1" id="run_1" />, <Step key="2" />]);
+  await pass(100);
+  rendered.length = 0;
+  gateway.change("run_1", { status: "COMPLETED" });
+  await pass();
+  expect(new Set(rendered)).toEqual(new Set(["run_1"]));
+  rendered.length = 0;
+  gateway.append("llm", "a");
+  await pass();
+  expect(new Set(rendered)).toEqual(new Set(["streams of run_2"]));
+});
+
 test("useRunStream shows the text as it grows", async () => {
   const onComplete = vi.fn();
   function Text() {
@@ -316,6 +341,10 @@ describe("useRunsList", () => {
     await pass(1000);
     expect(text()).toBe("run_2 - ");
   });
+});
+
+test("these tests run with the React that they are meant for", () => {
+  expect(version.split(".")[0]).toBe(process.env["REACT_MAJOR"]);
 });
 
 test("a hook without a provider says what to do", () => {
