@@ -1,13 +1,17 @@
 """Tabs of one origin share one connection, in Chromium and against a real gateway."""
 
+import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright
 
 from tests.clients_js.conftest import PACKAGE
+from tests.support.eventually import eventually
 from tests.support.gateway_app import until
 from tests.support.restartable_gateway import RestartableGateway
 from tests.support.site import Site, serving
@@ -17,7 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 _FOLLOW = """
 async ([baseURL, token, runs, options]) => {
   const { createClient } = await import("/dist/index.js");
-  window.client = createClient({ baseURL, token: async () => window.token ?? token, ...options });
+  window.asked = 0;
+  const give = async () => ((window.asked += 1), window.token ?? token);
+  window.client = createClient({ baseURL, token: give, ...options });
   window.feeds = runs.map((id) => window.client.run(id));
   for (const feed of window.feeds) feed.subscribe(() => {});
 }
@@ -74,6 +80,11 @@ async def connection(page: Page) -> dict[str, Any]:
     return state
 
 
+async def asked_again(pages: list[Page]) -> bool:
+    """Tell whether one of the tabs was asked for a second token."""
+    return any([await page.evaluate("window.asked") > 1 for page in pages])
+
+
 async def test_a_worker_has_the_connection_of_all_tabs_and_dies_with_none_of_them(
     tabs: BrowserContext, gateway: RestartableGateway
 ) -> None:
@@ -92,6 +103,7 @@ async def test_a_worker_has_the_connection_of_all_tabs_and_dies_with_none_of_the
         }
         fresh = gateway.app.token(f"read:runs:{run}", seconds=600)
         await page.evaluate("(token) => { window.token = token; }", fresh)
+    await eventually(lambda: asked_again(pages))
     for step, page in enumerate(pages[:2], start=2):
         await page.close()
         await show(gateway, run, step, *pages[step - 1 :])
@@ -185,15 +197,116 @@ async def test_a_tab_whose_token_has_other_rights_now_leaves_the_others(
     await show(gateway, run, 3, leader, other)
 
 
-async def test_a_network_that_is_lost_and_found_again_hides_nothing(
-    tabs: BrowserContext, gateway: RestartableGateway
+@pytest.mark.parametrize("share", [True, False])
+async def test_a_laptop_that_slept_shows_what_it_missed(
+    tabs: BrowserContext, gateway: RestartableGateway, share: bool
 ) -> None:
     run = await gateway.app.insert(metadata={"step": 0})
-    page = await open_tab(tabs, gateway, gateway.app.token(f"read:runs:{run}"), run)
+    token = gateway.app.token(f"read:runs:{run}")
+    page = await open_tab(tabs, gateway, token, run, shareTabs=share)
     await show(gateway, run, 1, page)
+    devtools = await tabs.new_cdp_session(page)
     await tabs.set_offline(True)
+    await devtools.send("Page.setWebLifecycleState", {"state": "frozen"})
     gateway.cut()
     await gateway.app.update(run, metadata={"step": 2})
-    await page.wait_for_function('window.client.connection.getSnapshot().status === "waiting"')
+    await devtools.send("Page.setWebLifecycleState", {"state": "active"})
     await tabs.set_offline(False)
     await page.wait_for_function(_SHOWS, arg=2)
+
+
+_READ = """
+async ([baseURL, token, run]) => {
+  const { createClient } = await import("/dist/index.js");
+  window.client = createClient({ baseURL, token, shareTabs: false });
+  const feed = window.client.stream(run, "llm", { maxParts: 100, maxText: 1000 });
+  feed.subscribe(() => { window.shown = feed.getSnapshot(); });
+  window.read = 0;
+  (async () => { for await (const part of feed) window.read += part.length === 200 ? 1 : NaN; })();
+}
+"""
+_CHUNKS = 100_000
+_PER_REQUEST = 5_000
+
+
+async def test_memory_stays_flat_over_a_hundred_thousand_chunks(
+    tabs: BrowserContext, gateway: RestartableGateway
+) -> None:
+    run = await gateway.app.insert()
+    page = await tabs.new_page()
+    await page.goto("/")
+    await page.evaluate(_READ, [gateway.url, gateway.app.token(f"read:runs:{run}"), run])
+    devtools = await tabs.new_cdp_session(page)
+
+    async def heap() -> float:
+        await devtools.send("HeapProfiler.collectGarbage")
+        usage = await devtools.send("Runtime.getHeapUsage")
+        return float(usage["usedSize"])
+
+    early = 0.0
+    lines = f'"{"x" * 200}"\n' * _PER_REQUEST
+    path = f"{gateway.url}/realtime/v1/streams/{run}/self/llm"
+    async with httpx.AsyncClient(headers=gateway.app.bearer) as writer:
+        for sent in range(_PER_REQUEST, _CHUNKS + 1, _PER_REQUEST):
+            (await writer.post(path, content=lines)).raise_for_status()
+            await page.wait_for_function("(sent) => window.read === sent", arg=sent)
+            early = early or await heap()  # all code is loaded, and a twentieth has come
+    assert await page.evaluate("window.shown.parts.length") == 100
+    # Those that came since have 19 MB.
+    assert await heap() - early < 4_000_000
+
+
+_HOOKS = """
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { createClient } from "@runcast/client";
+import { RuncastProvider, useRun, useRuns, useRunStream } from "@runcast/client/react";
+
+const { baseURL, token, runs } = window.given;
+const client = createClient({ baseURL, token });
+const Run = ({ id }) => <p>{useRun(id).run?.status}</p>;
+const Runs = ({ tag }) => <p>{useRuns({ tags: [tag] }).status}</p>;
+const Text = ({ id }) => <p>{useRunStream(id, "llm").status}</p>;
+createRoot(document.body).render(
+  <StrictMode>
+    <RuncastProvider client={client}>
+      {runs.map((id) => <Run key={id} id={id} />)}
+      {runs.map((id, n) => <Runs key={id} tag={`tag_${n}`} />)}
+      {runs.map((id) => <Text key={id} id={id} />)}
+    </RuncastProvider>
+  </StrictMode>,
+);
+"""
+
+
+async def test_thirty_hooks_use_one_connection(
+    tabs: BrowserContext, gateway: RestartableGateway, site: Site, hooks: str
+) -> None:
+    runs = [await gateway.app.insert() for _ in range(10)]
+    site.pages["/hooks.js"] = hooks
+    given = {"baseURL": gateway.url, "token": gateway.app.token("read:runs"), "runs": runs}
+    page = await tabs.new_page()
+    await page.goto("/")
+    await page.evaluate("(given) => { window.given = given; }", given)
+    await page.evaluate('import("/hooks.js").then(() => undefined)')
+    shown = "QUEUED" * 10 + "live" * 20
+    await page.wait_for_function("(shown) => document.body.textContent === shown", arg=shown)
+    (connection,) = gateway.app.gateway.hub.connections
+    assert len(connection.subscribers) == 30
+    async with httpx.AsyncClient() as reader:
+        metrics = (await reader.get(f"{gateway.url}/metrics")).text
+    (line,) = re.findall(r"^runcast_connections\{.*", metrics, re.MULTILINE)
+    assert line.endswith(" 1.0")
+
+
+@pytest.fixture
+def hooks(built: Path) -> str:
+    """A page of thirty hooks, as a bundler makes it of the package."""
+    words = ("--bundle", "--format=esm", "--loader=jsx", "--jsx=automatic", "--minify")
+    production = '--define:process.env.NODE_ENV="production"'
+    esbuild = PACKAGE / "node_modules" / ".bin" / "esbuild"
+    done = subprocess.run(
+        [esbuild, *words, production], input=_HOOKS, cwd=PACKAGE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -41,8 +41,9 @@ class _Handler(SimpleHTTPRequestHandler):
         page = self._site.pages[path]
         body = (page if isinstance(page, str) else page()).encode()
         self.send_response(200)
-        kind = "text/html; charset=utf-8" if body.startswith(b"<") else "text/plain"
-        self.send_header("content-type", kind)
+        kind = "text/html" if body.startswith(b"<") else "text/plain"
+        kind = "text/javascript" if path.endswith(".js") else kind
+        self.send_header("content-type", f"{kind}; charset=utf-8")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
