@@ -228,6 +228,13 @@ def test_the_page_names_every_variable() -> None:
             assert f"`{variable}`" in settings_page()
 
 
+def test_the_relay_needs_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNCAST_RELAY", "On")
+    assert "REDIS_URL is not set" in refusal()
+    monkeypatch.setenv("REDIS_URL", "redis://localhost")
+    assert load_settings().relay == "on"
+
+
 def test_the_bucket_has_an_address_and_keys_that_go_together() -> None:
     keys = {"s3_access_key_id": "key", "s3_secret_access_key": "s3cret"}
     settings = load_settings(s3_bucket="b.c", s3_endpoint=" https://s3.example:9/ ", **keys)

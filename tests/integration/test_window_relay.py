@@ -226,7 +226,7 @@ async def under_load(
             batch,
             app.environment_id,
         )
-    wishes = WISHES[::2]
+    wishes = WISHES[::4]
     followers = [Follower(app.url, wish.feed(app)) for wish in wishes]
     writers = Writers(database_url, app.environment_id, SEED)
     async with asyncio.TaskGroup() as group:
@@ -301,10 +301,18 @@ async def test_redis_fails_in_every_way(
         async with under_load(database_url, apps[0], lambda: [app.url for app in apps]) as writers:
             for fault in faults:
                 await settled()
-                await writers.moved(100)
+                await writers.moved(60)
                 await fault()
             await settled()
-            await writers.moved(100)
+            await writers.moved(60)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            ready = [(await client.get(f"{app.url}/readyz")).json() for app in apps]
+            told = [(await client.get(f"{app.url}/metrics")).text for app in apps]
+        for machine, report, metrics in zip(machines, ready, told, strict=True):
+            assert report["detail"]["relay"] == machine.role.value
+            assert f'runcast_relay_role{{role="{machine.role.value}"}} 1.0' in metrics
+            assert f'windows_total{{direction="taken"}} {float(machine.taken)}' in metrics
+            assert 'runcast_relay_fallbacks_total{reason="redis"}' in metrics
         assert all(app.gateway.tailer.misses == 0 for app in apps)
         assert sum(machine.taken for machine in machines) > 0
 
@@ -349,16 +357,16 @@ async def test_leaders_are_stopped_and_killed(
 
         async with under_load(database_url, app, urls) as writers, asyncio.timeout(60):
             first = await leader()
-            await writers.moved(100)
+            await writers.moved(60)
             first.pause()
             alive.remove(first)
             second = await leader()
-            await writers.moved(100)
+            await writers.moved(60)
             first.resume()
             alive.append(first)
             assert await leader() is second
-            await writers.moved(100)
+            await writers.moved(60)
             second.kill()
             alive.remove(second)
             await leader()
-            await writers.moved(100)
+            await writers.moved(60)
