@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+import uvloop
+from redis.asyncio import Connection, Redis
+from redis.asyncio.connection import parse_url
 
 from runcast.core.chunk import NewChunk, StreamMove, StreamName
 from runcast.errors import BackendError, StreamLost
 from runcast.redis import stream_news
 from runcast.redis.chunk_log import RedisChunkLog
-from runcast.redis.server import RedisServer
+from runcast.redis.server import RedisServer, translated
 from runcast.testing import ManualClock
 from tests.support.gateway_app import until
 from tests.support.redis import RestartableRedis
@@ -204,3 +206,27 @@ async def test_large_groups_are_sent_in_pieces(restartable_redis: RestartableRed
             assert len(chunks) == min(3, len(sent) - len(got))
             got += [chunk.text for chunk in chunks]
         assert got == sent
+
+
+def test_a_connection_that_uvloop_has_closed_is_one_that_was_lost(redis_url: str) -> None:
+    """It raises another error then than asyncio's own transports do. Found by chaos."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(_write_when_closed(redis_url)) == "RuntimeError"
+
+
+async def _write_when_closed(redis_url: str) -> str:
+    """Write to a connection of the driver whose transport is gone; what the driver raised."""
+    connection: Any = Connection(**parse_url(redis_url))
+    await connection.connect()
+    connection._writer.transport.abort()
+    with pytest.raises(BackendError, match="does not answer") as told:
+        async with translated():
+            await connection.send_command("PING", check_health=False)
+    await connection.disconnect(nowait=True)
+    return type(told.value.__cause__).__name__
+
+
+async def test_other_mistakes_are_no_lost_connection() -> None:
+    with pytest.raises(RuntimeError, match="ours"):
+        async with translated():
+            raise RuntimeError("a mistake of ours")

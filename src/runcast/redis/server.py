@@ -34,6 +34,7 @@ Client = Redis | RedisCluster
 
 # All that the driver raises where the server is not as it should be.
 ERRORS = (RedisError, RedisClusterException, OSError)
+_LOST = "the handler is closed"
 
 
 class RedisServer:
@@ -165,6 +166,11 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except ERRORS as error:
+        raise translate(error) from error
+    except RuntimeError as error:
+        # What uvloop raises where a connection that was lost just now is written to.
+        if _LOST not in str(error):
+            raise
         raise translate(error) from error
 
 
