@@ -44,6 +44,7 @@ from runcast.web.listener import listen, url_of
 from runcast.web.metrics import gateway_registry
 from runcast.web.page import page_routes
 from runcast.web.rate_limits import RateLimits
+from runcast.web.request_counts import RequestCounts
 from runcast.web.server import Server
 from runcast.web.services import Readiness, Services
 from runcast.web.websocket import websocket_route
@@ -153,6 +154,7 @@ class Gateway:
             on_revoked=self.hub.end_revoked,
         )
         self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
+        requests = RequestCounts()
         metrics = gateway_registry(
             self.hub,
             self.tailer,
@@ -162,6 +164,8 @@ class Gateway:
             bearer,
             self._redis_chunks,
             None if self.relay is None else self.relay.machine,
+            database=self._database,
+            requests=requests,
         )
         self._figures = None if place is None else WorkerFigures(metrics, place)
         self.services = Services(
@@ -181,6 +185,7 @@ class Gateway:
             limits=limits,
             allow_handover=settings.transport == "auto",
             readiness=self.readiness,
+            requests=requests,
             metrics=metrics,
             workers=self._figures,
         )

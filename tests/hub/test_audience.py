@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from runcast.core.selector import Selector
 from runcast.core.sse import SseFormat
 from runcast.core.view import View
 from runcast.hub.audience import Audience
+from runcast.hub.counts import Counts
 from runcast.hub.form import AudienceKey
 from tests.support.event_stream import parse_events
 from tests.support.runs import make_run
@@ -27,7 +29,7 @@ class FakeReceiver:
 
     key: AudienceKey
     direct: bool = True
-    connection: Any = None
+    connection: Any = field(default_factory=lambda: SimpleNamespace(kind="sse"))
     written: list[bytes] = field(default_factory=list)
     windows: list[tuple[Sequence[StateFrame], Position, Position]] = field(default_factory=list)
 
@@ -50,7 +52,7 @@ def audience(*direct: bool, ends_with_run: bool = False) -> tuple[Audience, list
 
 
 def deliver(made: Audience, *frames: StateFrame) -> int:
-    return made.deliver(frames, BEFORE, AFTER, AFTER.cursor(), 0.0)
+    return made.deliver(frames, BEFORE, AFTER, AFTER.cursor(), 0.0, Counts())
 
 
 def test_all_who_can_take_it_get_the_same_bytes_object() -> None:
@@ -74,7 +76,7 @@ def test_others_take_the_frames_through_their_machines() -> None:
 def test_nothing_is_encoded_that_nobody_takes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made, _ = audience(False, False)
     monkeypatch.setattr(SseFormat, "encode", None)
-    assert deliver(made, RunFrame(make_run())) == 2
+    assert deliver(made, RunFrame(make_run())) == 0
 
 
 FINISHED = RunFrame(make_run(status="COMPLETED_SUCCESSFULLY"))

@@ -11,7 +11,7 @@ from runcast.core.selector import Selector
 from runcast.core.sse import SseFormat
 from runcast.errors import BackendError, Draining, TooManyConnections
 from runcast.hub.hub import Hub
-from tests.support.run_hub import EVERYTHING, RunHub
+from tests.support.run_hub import EVERYTHING, RunHub, socket_feed
 from tests.support.runs import CREATED_AT, make_run
 from tests.support.stream_hub import calm
 
@@ -153,6 +153,17 @@ class TestPublish:
         assert world.hub.counts.closed == {"error": 2}
         assert "planted" in caplog.text
 
+    async def test_a_connection_that_one_audience_ends_is_missed_by_none(self) -> None:
+        world = RunHub()
+        client = await world.live(kind="websocket", expires_in=5)
+        client.connection.add(socket_feed(client, "more", TAG_A))
+        other = await world.live(TAG_A)
+        await calm()
+        world.clock.advance(5)  # nobody has looked yet
+        world.write("run_1", tags=("a",))
+        assert world.hub.counts.closed == {"expired": 1}
+        assert list(other.runs) == ["run_1"]
+
 
 class TestSlowReaders:
     async def test_get_only_the_newest_states(self) -> None:
@@ -168,8 +179,10 @@ class TestSlowReaders:
         assert client.names == ["run run_1", "run run_2"]
         assert [event.json["attemptCount"] for event in client.events] == [4, 4]
         assert client.events[-1].id == world.runs.position.cursor()
+        assert world.hub.counts.conflations == client.connection.conflations == 8
         world.write("run_1")
         assert len(client.names) == 3
+        assert world.hub.counts.conflations == 8
 
     async def test_read_again_what_was_too_much_to_keep(self) -> None:
         world = RunHub(max_backlog_runs=2)

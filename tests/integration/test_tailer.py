@@ -64,6 +64,31 @@ def attempt_counts(feed: Following, run_id: str) -> list[int]:
 
 
 class TestCommits:
+    async def test_the_time_of_a_change_is_that_of_its_commit_and_not_of_its_writing(
+        self, feed: Following, connect: Connect
+    ) -> None:
+        slow, quick = [await connect() for _ in range(2)]
+        await insert(slow, "run_slow")
+        await feed.sink.has("run_slow")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with slow.transaction():
+            await slow.execute("UPDATE runs SET metadata = '{\"x\": 1}' WHERE id = 'run_slow'")
+            count = 0
+            while loop.time() < began + 0.5:
+                count += 1
+                await insert(quick, f"run_{count}")
+                await feed.sink.has(f"run_{count}")
+            committing = loop.time()
+        await feed.sink.until(lambda: len(feed.sink.changes_of("run_slow")) == 2)
+        [at_first, at_last] = [change.since for change in feed.sink.changes_of("run_slow")]
+        assert at_first is not None
+        assert at_last is not None
+        assert at_first < began + 0.1, "never too late, but for what the clocks can tell"
+        assert at_last < committing + 0.1
+        if type(feed.tailer) is PostgresTailer:  # who follows another does not know when it read
+            assert at_last > began + 0.1
+
     async def test_commits_in_the_other_order_than_begun(
         self, feed: Following, connect: Connect
     ) -> None:

@@ -1,14 +1,25 @@
 """The documentation says what the code does, where that can be compared."""
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 import runcast.core.command
 import runcast.errors
+from runcast.app import Gateway
 from runcast.core.status import RAW_STATUSES, ApiVersion, public_status
 from runcast.errors import GatewayError
+from runcast.settings import Settings
+from runcast.web.metrics import PROCESS
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def documented_errors() -> dict[str, tuple[int, int]]:
@@ -51,3 +62,53 @@ def test_the_table_of_statuses_is_complete_and_true() -> None:
         for raw in re.findall(r"[A-Z_]+", raws):
             told[raw] = raw if public == "the same" else public.strip("`")
     assert told == {raw: public_status(raw, ApiVersion.V2025_07_16) for raw in RAW_STATUSES}
+
+
+async def real_metrics() -> dict[str, tuple[str, ...]]:
+    """Metrics of a gateway with all there is, and their labels."""
+    everything: Any = {"database_url": "postgresql://nowhere", "redis_url": "redis://nowhere"}
+    gateway = Gateway(Settings(**everything))
+    await PROCESS.look()
+    families: list[Any] = list(gateway.services.metrics.collect())
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): tuple(
+            getattr(family, "_labelnames", ())
+        )
+        for family in families
+    }
+
+
+def documented_metrics() -> dict[str, tuple[str, ...]]:
+    text = (DOCS / "operations.md").read_text()
+    cells = re.findall(r"^\| (`(?:runcast|process)_.*?`) \|", text, re.MULTILINE)
+    found = re.findall(r"`([a-z_]+)(?:\{([a-z,]+)\})?`", " ".join(cells))
+    return {name: tuple(labels.split(",")) if labels else () for name, labels in found}
+
+
+async def test_the_tables_of_metrics_are_complete_and_true() -> None:
+    assert documented_metrics() == await real_metrics()
+
+
+def test_the_alerts_are_rules_of_prometheus() -> None:
+    if (promtool := shutil.which("promtool")) is None:
+        pytest.skip("promtool is not here: install the package 'prometheus'")
+    subprocess.run([promtool, "check", "rules", ROOT / "deploy/alerts.yml"], check=True)
+
+
+async def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((ROOT / "deploy/grafana.json").read_text())
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = [
+        rule["expr"]
+        for group in yaml.safe_load((ROOT / "deploy/alerts.yml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    real = await real_metrics()
+    for expression in panels + rules:
+        asked = re.findall(r"((?:runcast|process)_\w+)(?:\{([^}]*)\})?", expression)
+        assert asked, expression
+        for name, matchers in asked:
+            base = re.sub(r"_(bucket|count|sum)$", "", name)
+            assert base in real, expression
+            labels = set(re.findall(r"(\w+)\s*[=!]", matchers)) - {"le", "job"}
+            assert labels <= set(real[base]), expression

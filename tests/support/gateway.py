@@ -33,6 +33,7 @@ from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.listener import listen
 from runcast.web.rate_limits import RateLimits
+from runcast.web.request_counts import RequestCounts
 from runcast.web.server import Server
 from runcast.web.services import Readiness, Services
 
@@ -184,6 +185,7 @@ async def running_gateway(
         limits=limits,
         allow_handover=True,
         readiness=lambda: ready,
+        requests=RequestCounts(),
         metrics=CollectorRegistry(),
     )
     listener = listen("127.0.0.1", 0, stall_timeout_seconds=limits.stall_timeout_seconds)

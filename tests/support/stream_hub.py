@@ -74,7 +74,7 @@ class HandOutlet:
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.writable = True
-        self.active = True
+        self.write_count = 0
         self.pings = 0
         self.written = b""
         self.ended: str | None = None
@@ -86,7 +86,7 @@ class HandOutlet:
 
     def write(self, data: bytes) -> None:
         assert self.ended is None, "nothing is written behind the end"
-        self.active = True
+        self.write_count += 1
         self.written += data
         self.on_write()
 

@@ -220,11 +220,10 @@ class TestWebSocket:
         run_id = await app.insert()
         async with exchange(app, "/realtime/v1/ws", kind="websocket") as one:
             await one.until(b'"authenticated"')
-            assert one.sent[0] == {
-                "type": "websocket.accept",
-                "subprotocol": "runcast.v1",
-                "headers": [],
-            }
+            accepted = one.sent[0]
+            assert accepted["type"] == "websocket.accept"
+            assert accepted["subprotocol"] == "runcast.v1"
+            assert [name for name, _ in accepted["headers"]] == [b"x-request-id"]
             command = {"type": "subscribe", "id": "x", "runs": {"run": run_id}}
             one.tell(type="websocket.receive", text=orjson.dumps(command).decode())
             await one.until(b'"up-to-date"')

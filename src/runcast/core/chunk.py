@@ -59,6 +59,11 @@ class Chunk:
     text: str
     appended_at: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
 
 @dataclass(frozen=True, slots=True)
 class StreamState:

@@ -1,6 +1,6 @@
 """A run, and one change of it, as subscribers see them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 # Columns that a subscriber cannot leave out: without them nobody could tell runs apart.
@@ -130,12 +130,14 @@ class RunChange:
     What became visible about one run between two positions of the changefeed.
 
     ``run`` is its newest state, or None if it is gone. ``departures`` are the facets it left
-    behind since the earlier position, oldest first; usually there are none.
+    behind since the earlier position, oldest first; usually there are none. ``since`` is a time of
+    the event loop before which it was not committed, where that is known.
     """
 
     facets: RunFacets
     run: Run | None
     departures: tuple[Departure, ...] = ()
+    since: float | None = field(default=None, compare=False)
 
     @property
     def changed_in(self) -> int:

@@ -169,10 +169,14 @@ class Subscription:
 
     def receive_window(
         self, frames: Sequence[StateFrame], before: Position, after: Position
-    ) -> None:
-        """Take what the changefeed found for this subscription between two positions."""
+    ) -> int:
+        """
+        Take what the changefeed found for this subscription between two positions.
+
+        Returns how many states that waited for the reader were replaced by newer ones.
+        """
         if self.phase is Phase.CLOSED:
-            return
+            return 0
         if self.phase is Phase.LIVE:
             if not self._backlog:
                 self._sent = before
@@ -182,18 +186,21 @@ class Subscription:
             if self._floor is not None and after.covers(self._floor):
                 self._floor = self._first = self._recent = None
         if not frames or self._overflowed:
-            return
+            return 0
         if self._backlog is None:
             self._backlog = {}
+        waiting = len(self._backlog)
         for frame in frames:
             self._backlog.pop(frame.run_id, None)  # the newest state goes to the end
             self._backlog[frame.run_id] = frame
+        replaced = waiting + len(frames) - len(self._backlog)
         if self._is_too_much(self._backlog):
             self._backlog = None
             if self.phase is Phase.LIVE:
                 self._restart(self._sent)
             else:
                 self._overflowed = True
+        return replaced
 
     def receive_position(self, feed_position: Position) -> None:
         """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from runcast.core.frame import GoneFrame, RunFrame, StateFrame
 from runcast.core.position import Position
+from runcast.hub.counts import Counts
 from runcast.hub.form import AudienceKey
 from runcast.hub.seams import Receiver
 
@@ -17,6 +18,11 @@ class Audience:
         self.key = key
         self.subscribers: dict[Receiver, None] = {}  # a set that keeps its order
 
+    @property
+    def kind(self) -> str:
+        """The kind of the connections, if there is one; a form is of one kind."""
+        return next(iter(self.subscribers)).connection.kind
+
     def deliver(
         self,
         frames: Sequence[StateFrame],
@@ -24,18 +30,26 @@ class Audience:
         after: Position,
         cursor: str,
         now: float,
+        counts: Counts,
     ) -> int:
-        """Hand the frames of one window to every subscriber; returns how many there are."""
+        """Hand the frames of one window to every subscriber; returns how many keep up."""
         ending = self.key.ends_with_run and any(_is_last(frame) for frame in frames)
         data: bytes | None = None
-        for subscriber in list(self.subscribers):
+        subscribers, kind = list(self.subscribers), self.kind
+        behind = 0
+        for subscriber in subscribers:
             if ending or not subscriber.direct:
+                behind += not subscriber.direct
                 subscriber.receive_window(frames, before, after)
                 continue
             if data is None:
                 data = self._encode(frames, cursor)
             subscriber.write(data, now)
-        return len(self.subscribers)
+        keeping_up = len(subscribers) - behind
+        counts.deliveries += len(subscribers)
+        if data is not None and kind != "poll":
+            counts.bytes_written += len(data) * keeping_up
+        return keeping_up
 
     def _encode(self, frames: Sequence[StateFrame], cursor: str) -> bytes:
         form = self.key.form

@@ -6,9 +6,10 @@ from typing import Literal
 
 from runcast.auth.grant import Grant
 from runcast.auth.revocation import REVOKED_MESSAGE
-from runcast.core.frame import Expired, KeepAlive, Problem, Reconnect
+from runcast.core.frame import Expired, Frame, KeepAlive, Problem, Reconnect
 from runcast.errors import Draining, ExpiredToken, GatewayError, TokenRevoked
 from runcast.hub.form import Format
+from runcast.hub.log_context import request_id
 from runcast.hub.outlet import Outlet
 from runcast.hub.seams import Carried, Host
 from runcast.hub.wheel import TICK_SECONDS
@@ -30,12 +31,15 @@ class Connection:
     """
 
     __slots__ = (
+        "_began_at",
         "_heartbeat_due",
         "_only_parts",
         "_paused_at",
+        "_seen_writes",
         "_unsent",
         "_writable",
         "closed",
+        "conflations",
         "deadline",
         "due",
         "form",
@@ -44,6 +48,7 @@ class Connection:
         "hub",
         "kind",
         "outlet",
+        "request_id",
         "single",
         "subscribers",
     )
@@ -71,7 +76,11 @@ class Connection:
         self._paused_at: float | None = None
         self._unsent = 0  # while paused: at the last look
         self.due = float("inf")  # when `tick` is called next
-        self._heartbeat_due = hub.clock.now() + hub.limits.heartbeat_seconds
+        self._began_at = hub.clock.now()
+        self._heartbeat_due = self._began_at + hub.limits.heartbeat_seconds
+        self._seen_writes = -1  # at the last heartbeat
+        self.conflations = 0
+        self.request_id = request_id.get()
         self.deadline = float("inf")
         self.renew(grant)
 
@@ -98,6 +107,7 @@ class Connection:
         if self.closed:
             return
         self.subscribers[subscriber.name] = subscriber
+        self._count(subscriber, 1)
         subscriber.start()
         due = subscriber.due(self.hub.clock.now())
         if due < self.due and not self.closed:
@@ -107,9 +117,22 @@ class Connection:
         """A subscription is over; a connection that carried only it is over too."""
         if self.subscribers.get(subscriber.name) is subscriber:
             del self.subscribers[subscriber.name]
+            self._count(subscriber, -1)
             subscriber.stop()
         if self.single and not self.closed:
             self._finish("finished" if finished else "closed", 1000, "")
+
+    def _count(self, subscriber: Carried, difference: int) -> None:
+        self.hub.counts.subscriptions[subscriber.kind, self.kind] += difference
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """What there is to tell of it in the end, by name."""
+        return {
+            "seconds": round(self.hub.clock.now() - self._began_at, 3),
+            "writes": self.outlet.write_count,
+            "conflations": self.conflations,
+        }
 
     # -- ends -----------------------------------------------------------------------------------
 
@@ -151,7 +174,12 @@ class Connection:
 
     def _say(self, frame: Expired | Reconnect | Problem) -> None:
         if not self.closed and not self._only_parts:
-            self.outlet.write(self.form.pack([self.form.encode(frame, None)]))
+            self._tell(frame, None)
+
+    def _tell(self, frame: Frame, cursor: str | None) -> None:
+        data = self.form.pack([self.form.encode(frame, cursor)])
+        self.outlet.write(data)
+        self.hub.counts.bytes_written += len(data)
 
     def _finish(self, reason: str, code: int, text: str) -> None:
         if self.closed:
@@ -165,6 +193,7 @@ class Connection:
     def _close(self, reason: str) -> None:
         self.closed = True
         for subscriber in self.subscribers.values():
+            self._count(subscriber, -1)
             subscriber.stop()
         self.subscribers.clear()
         if self._writable is not None:
@@ -237,9 +266,9 @@ class Connection:
                 return None
         elif now >= self._heartbeat_due:
             self._heartbeat_due = now + self.hub.limits.heartbeat_seconds
-            if not self.outlet.active:
+            if self.outlet.write_count == self._seen_writes:
                 self._keep_alive()
-            self.outlet.active = False
+            self._seen_writes = self.outlet.write_count
         return self.next_due(now)
 
     def _tick_subscribers(self, now: float) -> bool:
@@ -273,6 +302,6 @@ class Connection:
         cursors = {each.cursor for each in self.subscribers.values() if each.in_feed}
         cursor = cursors.pop() if len(cursors) == 1 else None
         if cursor is not None or self.single:
-            self.outlet.write(self.form.pack([self.form.encode(KeepAlive(), cursor)]))
+            self._tell(KeepAlive(), cursor)
         else:
             self.outlet.ping()

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from runcast.auth.grant import Grant
 from runcast.auth.revocation import RevocationBook
 from runcast.core.chunk import Chunk, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
+from runcast.core.histogram import Histogram
 from runcast.core.limits import Limits
 from runcast.core.position import Position
 from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
@@ -205,23 +206,41 @@ class Hub:
         if not changes:
             return
         self.counts.changes += len(changes)
-        deliveries: dict[AudienceKey, tuple[Audience, list[StateFrame]]] = {}
+        deliveries: dict[AudienceKey, tuple[Audience, list[StateFrame], list[RunChange]]] = {}
         for change in changes:
             frame = RunFrame(change.run) if change.run is not None else None
             for key, audience in self._candidates(change):
                 verdict = key.view.judge(change, frame)
                 if verdict is not None:
-                    deliveries.setdefault(key, (audience, []))[1].append(verdict)
+                    _, frames, told = deliveries.setdefault(key, (audience, [], []))
+                    frames.append(verdict)
+                    told.append(change)
         cursor = self.cursor_of(position)
         now = self.clock.now()
-        for audience, frames in deliveries.values():
+        counts = self.counts
+        in_time: dict[str, dict[str, RunChange]] = {}  # by kind of connection and id of run
+        for audience, frames, told in deliveries.values():
+            if not audience.subscribers:
+                continue  # what another audience was told ended the last connection of this one
+            kind = audience.kind
             try:
-                self.counts.deliveries += audience.deliver(frames, before, position, cursor, now)
+                if audience.deliver(frames, before, position, cursor, now, counts):
+                    in_time.setdefault(kind, {}).update((each.facets.id, each) for each in told)
             except Exception:
                 logger.exception("a change could not be handed to an audience")
                 # Nobody knows who of them got it: they come back with their last cursors.
                 for receiver in list(audience.subscribers):
                     receiver.connection.abort("error")
+        self._observe_lag(in_time)
+
+    def _observe_lag(self, in_time: Mapping[str, Mapping[str, RunChange]]) -> None:
+        """Note how long each change took to those who keep up."""
+        now = asyncio.get_running_loop().time()
+        for kind, changes in in_time.items():
+            lag = self.counts.lag[kind]
+            for change in changes.values():
+                if change.since is not None:
+                    lag.observe(max(now - change.since, 0.0))  # clocks may be set back
 
     def restart(self, position: Position, reason: str, message: str) -> None:
         """The changefeed lost its place: everybody begins again with a snapshot."""
@@ -246,6 +265,8 @@ class Hub:
         They need not be read again; where others write to the stream too, or somebody is behind,
         the changefeed tells the rest.
         """
+        self.counts.chunks_appended += len(chunks)
+        self.counts.chunk_bytes_appended += sum(chunk.size for chunk in chunks)
         tail = self._tails.get(name)
         if tail is None:
             return
@@ -258,7 +279,7 @@ class Hub:
     def tail_of(self, name: StreamName) -> Tail:
         """What a reader of this stream joins."""
         return self._tails.get(name) or Tail(
-            name, self._chunks, self.limits, self._tails, self._catch_ups
+            name, self._chunks, self.limits, self._tails, self._catch_ups, self.counts
         )
 
     async def read_run(self, environment_id: str, run_id: str) -> Run | None:
@@ -297,6 +318,7 @@ class Hub:
         """Look after a connection until it closes."""
         now = self.clock.now()
         self.connections.add(connection)
+        self.counts.connections[connection.kind, connection.outlet.tier] += 1
         self.look_at(connection, connection.next_due(now))
         if self.revocations.revokes(connection.grant, now):  # since it was authenticated
             connection.revoke()
@@ -311,6 +333,14 @@ class Hub:
         self.connections.discard(connection)
         self._leaving.add(connection)
         self.counts.closed[reason] += 1
+        self.counts.connections[connection.kind, connection.outlet.tier] -= 1
+        if connection.kind != "poll":
+            logger.info(
+                "%s ended: %s",
+                connection.kind,
+                reason,
+                extra={"request": connection.request_id, **connection.figures},
+            )
 
     def closed(self, connection: Link) -> None:
         """The outlet of a connection is gone."""
@@ -355,7 +385,11 @@ class Hub:
             if task.cancelled():
                 return  # its subscriber has left, and must neither write nor begin again
             if (error := task.exception()) is not None:
-                logger.error("a subscription could not be brought up to date", exc_info=error)
+                logger.error(
+                    "a subscription could not be brought up to date",
+                    exc_info=error,
+                    extra={"request": subscriber.connection.request_id},
+                )
                 subscriber.connection.abort("error")
             else:
                 subscriber.flush()
@@ -365,4 +399,9 @@ class Hub:
     @property
     def subscriber_count(self) -> int:
         """How many subscriptions are open."""
-        return sum(len(connection.subscribers) for connection in self.connections)
+        return self.counts.subscriptions.total()
+
+    @property
+    def loop_lag(self) -> Histogram:
+        """How late the event loop was for a timer that comes four times a second."""
+        return self._wheel.lag

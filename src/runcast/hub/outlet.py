@@ -14,8 +14,8 @@ class Outlet(Protocol):
     writable: bool
     """False while the reader is behind; what is written nevertheless is kept."""
 
-    active: bool
-    """Set by each write, cleared by whoever looks: tells idle connections from busy ones."""
+    write_count: int
+    """How often something was written."""
 
     @property
     def unsent(self) -> int:

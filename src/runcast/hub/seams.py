@@ -30,6 +30,11 @@ class Carried(Protocol):
         ...
 
     @property
+    def kind(self) -> str:
+        """What it follows: ``run``, ``tag``, ``task``, ``batch``, ``all`` or ``stream``."""
+        ...
+
+    @property
     def in_feed(self) -> bool:
         """Whether it is resumed from a cursor of run feeds."""
         ...
@@ -74,6 +79,12 @@ class Link(Protocol):
     due: float
     """When `tick` is called next, in Unix seconds."""
 
+    conflations: int
+    """States of its subscriptions that a newer one replaced before they could be written."""
+
+    request_id: str | None
+    """The request that opened it: what is logged about the connection goes by it."""
+
     @property
     def hub(self) -> "Host": ...
     @property
@@ -88,6 +99,10 @@ class Link(Protocol):
     def deadline(self) -> float: ...
     @property
     def subscribers(self) -> Mapping[str, Carried]: ...
+    @property
+    def figures(self) -> Mapping[str, object]:
+        """What there is to tell of it in the end, by name."""
+        ...
 
     def write(self, data: bytes, now: float) -> None:
         """Write, unless the grant's time is over."""

@@ -9,6 +9,7 @@ from runcast.core.page import ChangePage
 from runcast.core.subscription import Read
 from runcast.core.view import View
 from runcast.errors import BackendError, PositionLost
+from runcast.hub.log_context import request_id
 from runcast.hub.seams import CatchingUp
 from runcast.ports import RunReader
 
@@ -25,6 +26,7 @@ async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
     While the store does not answer this tries again, so that subscribers notice only a delay.
     """
     connection = subscriber.connection
+    request_id.set(connection.request_id)
     longest_page = connection.hub.limits.snapshot_page_runs
     limit = min(_FIRST_PAGE_RUNS, longest_page)
     retry_after = 0.1

@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -100,7 +101,10 @@ class SharedReads:
         self._joined[question] = self._joined.get(question, 0) + 1
         task = self._next.get(question)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._read(question, read, slot))
+            # In a context of its own: it is not of the request that asks first.
+            task = asyncio.get_running_loop().create_task(
+                self._read(question, read, slot), context=Context()
+            )
             task.add_done_callback(_retrieved)
             self._next[question] = task
         await _over(task)

@@ -10,9 +10,10 @@ from runcast.core.chunk import Chunk, StreamState
 from runcast.core.frame import End, Frame, GoneFrame, Problem, RunFrame, StateFrame
 from runcast.core.position import Position
 from runcast.core.stream_format import StreamFormat
-from runcast.core.stream_subscription import Phase, StreamSubscription
+from runcast.core.stream_subscription import PartsFrame, Phase, StreamSubscription
 from runcast.errors import BackendError, InsufficientScope, NotFound
 from runcast.hub.form import AudienceKey
+from runcast.hub.log_context import request_id
 from runcast.hub.seams import Link
 from runcast.hub.tail import Tail
 
@@ -46,6 +47,7 @@ class StreamReader:
     )
 
     in_feed = False
+    kind = "stream"
 
     def __init__(
         self,
@@ -187,6 +189,11 @@ class StreamReader:
             self._last_part_at = now
             if data := self.form.pack(map(self.form.encode, outgoing)):
                 self.connection.write(data, now)
+                counts = self.connection.hub.counts
+                counts.bytes_written += len(data)
+                counts.chunks_delivered += sum(
+                    len(frame.chunks) for frame in outgoing if isinstance(frame, PartsFrame)
+                )
         if self.machine.over:
             last = outgoing[-1] if outgoing else None
             self.connection.leave(self, finished=isinstance(last, End))
@@ -205,13 +212,18 @@ class StreamReader:
         if session.cancelled():
             return
         if (error := session.exception()) is not None:
-            logger.error("a stream could not be read", exc_info=error)
+            logger.error(
+                "a stream could not be read",
+                exc_info=error,
+                extra={"request": self.connection.request_id},
+            )
             self.connection.abort("error")
         else:
             self.flush()
 
     async def _read_along(self) -> None:
         """Read the log at the pace of the connection until there is no more."""
+        request_id.set(self.connection.request_id)
         retry_after = 0.1
         while self.machine.phase is Phase.READING and not self.connection.closed:
             await self.connection.writable()

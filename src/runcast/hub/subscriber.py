@@ -48,6 +48,11 @@ class Subscriber:
 
     in_feed = True
 
+    @property
+    def kind(self) -> str:
+        """What it follows."""
+        return self.key.view.selector.index_key[1]
+
     def start(self) -> None:
         """Receive changes from now on, and be brought up to date."""
         hub = self.connection.hub
@@ -87,7 +92,9 @@ class Subscriber:
         self, frames: Sequence[StateFrame], before: Position, after: Position
     ) -> None:
         """Take what the changefeed found, and write what can be written."""
-        self.machine.receive_window(frames, before, after)
+        replaced = self.machine.receive_window(frames, before, after)
+        self.connection.hub.counts.conflations += replaced
+        self.connection.conflations += replaced
         self.flush()
 
     def receive_lost(self, reason: str, message: str) -> None:
@@ -116,13 +123,12 @@ class Subscriber:
         outgoing = self.machine.frames_to_send(hub.position)
         if outgoing:
             form = self.key.form
-            connection.write(
-                form.pack(
-                    form.encode(frame, None if position is None else hub.cursor_of(position))
-                    for frame, position in outgoing
-                ),
-                hub.clock.now(),
+            data = form.pack(
+                form.encode(frame, None if position is None else hub.cursor_of(position))
+                for frame, position in outgoing
             )
+            connection.write(data, hub.clock.now())
+            hub.counts.bytes_written += len(data)
         if self.machine.phase is Phase.CLOSED:
             last = outgoing[-1][0] if outgoing else None
             connection.leave(self, finished=isinstance(last, End))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from runcast.core.limits import Limits
 from runcast.core.stream_format import StreamFormat
 from runcast.core.stream_subscription import PartsFrame, Phase, StreamSubscription
 from runcast.errors import BackendError
+from runcast.hub.counts import Counts
 from runcast.hub.seams import Link
 from runcast.ports import ChunkLog
 
@@ -57,6 +59,7 @@ class Tail:
         "_again",
         "_budget",
         "_closed",
+        "_counts",
         "_end",
         "_generation",
         "_limits",
@@ -80,6 +83,7 @@ class Tail:
         limits: Limits,
         tails: dict[StreamName, "Tail"],
         slots: asyncio.Semaphore,
+        counts: Counts,
     ) -> None:
         self.name = name
         self.readers: dict[LiveReader, None] = {}
@@ -87,6 +91,7 @@ class Tail:
         self._limits = limits
         self._tails = tails
         self._slots = slots
+        self._counts = counts
         self.heard = 0  # how often something was heard of the stream or its run
         self._end: int | None = None  # all live readers have what is below
         self._next_index = 0  # how far the stream is known to be
@@ -194,7 +199,8 @@ class Tail:
         if self._pulling is not None:
             self._again = True
             return
-        self._pulling = asyncio.get_running_loop().create_task(self._pull())
+        # In a context of its own: it is not of the request that happens to begin it.
+        self._pulling = asyncio.get_running_loop().create_task(self._pull(), context=Context())
         self._pulling.add_done_callback(self._pulled)
 
     def _pulled(self, pulling: asyncio.Task[None]) -> None:
@@ -257,13 +263,18 @@ class Tail:
         self._end = chunks[-1].index + 1
         self._keep(chunks)
         encoded: dict[StreamFormat, bytes] = {}
+        written = 0
         for reader in list(self.readers):
             form = reader.form
             data = encoded.get(form)
             if data is None:
                 data = encoded[form] = form.pack([form.encode(PartsFrame(chunks))])
-            if not reader.write_live(chunks, data):
+            if reader.write_live(chunks, data):
+                self._counts.bytes_written += len(data)
+                written += 1
+            else:
                 reader.receive_live(chunks)
+        self._counts.chunks_delivered += written * len(chunks)
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         if self._recent and self._recent[-1].index + 1 != chunks[0].index:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from runcast.core.histogram import Histogram
 from runcast.ports import Clock
 
 TICK_SECONDS = 0.25
@@ -25,6 +26,7 @@ class Wheel:
         self._slots: dict[int, list[Timed]] = {}
         self._last = int(clock.now() / TICK_SECONDS)
         self._timer: asyncio.TimerHandle | None = None
+        self.lag = Histogram()
 
     def __len__(self) -> int:
         return sum(len(slot) for slot in self._slots.values())
@@ -57,11 +59,14 @@ class Wheel:
         """Turn by itself on the running loop until `stop`."""
         loop = asyncio.get_running_loop()
 
-        def tick() -> None:
-            self._timer = loop.call_later(TICK_SECONDS, tick)
+        def tick(due: float) -> None:
+            now = loop.time()
+            self.lag.observe(max(now - due, 0.0))  # loops round the time of their timers
+            self._timer = loop.call_at(now + TICK_SECONDS, tick, now + TICK_SECONDS)
             self.turn(on_error)
 
-        self._timer = loop.call_later(TICK_SECONDS, tick)
+        first = loop.time() + TICK_SECONDS
+        self._timer = loop.call_at(first, tick, first)
 
     def stop(self) -> None:
         """Stop turning."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName
@@ -149,7 +150,7 @@ class PostgresChunkLog:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Append(name, stream_id, chunks, size, done))
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_all())
+            self._committing = asyncio.create_task(self._commit_all(), context=Context())
         return await done
 
     async def last_index(self, name: StreamName, writer: str) -> int:

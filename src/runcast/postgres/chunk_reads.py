@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
 
 from runcast.core.chunk import Chunk, ChunkPage, StreamName, StreamState
@@ -68,7 +69,7 @@ class ChunkReads:
         page: asyncio.Future[ChunkPage] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Asked(name, offset, max_chunks, max_bytes, page))
         if len(self._reading) < _AT_ONCE:
-            reading = asyncio.create_task(self._read_on())
+            reading = asyncio.create_task(self._read_on(), context=Context())
             self._reading.add(reading)
             reading.add_done_callback(self._reading.discard)
         return await page

@@ -5,12 +5,13 @@ turned into ours.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from runcast.core.histogram import Histogram
 from runcast.errors import (
     BackendError,
     ConfigurationError,
@@ -19,6 +20,7 @@ from runcast.errors import (
     NotFound,
     Unprocessable,
 )
+from runcast.postgres.query_times import QueryTimes, name_of
 
 Row: TypeAlias = asyncpg.Record
 _Result = TypeVar("_Result")
@@ -39,17 +41,25 @@ class Transaction:
     Texts go in and out of ``jsonb`` as they are.
     """
 
-    def __init__(self, connection: "asyncpg.pool.PoolConnectionProxy[Row]", schema: str) -> None:
+    def __init__(
+        self,
+        connection: "asyncpg.pool.PoolConnectionProxy[Row]",
+        schema: str,
+        times: QueryTimes,
+    ) -> None:
         self._connection = connection
         self._schema = schema
+        self._times = times
 
     async def fetch(self, sql: str, *arguments: object) -> list[Row]:
         """Run one statement and return its rows."""
-        return await self._connection.fetch(_placed(sql, self._schema), *arguments)
+        with self._times.timed(name_of(sql)):
+            return await self._connection.fetch(_placed(sql, self._schema), *arguments)
 
     async def fetch_many(self, sql: str, arguments: Iterable[Sequence[object]]) -> list[Row]:
         """Run one statement for each sequence of arguments in one go; return all their rows."""
-        return await self._connection.fetchmany(_placed(sql, self._schema), arguments)
+        with self._times.timed(name_of(sql)):
+            return await self._connection.fetchmany(_placed(sql, self._schema), arguments)
 
 
 class Database:
@@ -79,6 +89,26 @@ class Database:
         self._acquire_timeout = acquire_timeout_seconds
         self._statement_timeout = statement_timeout_seconds
         self._pool: asyncpg.Pool[Row] | None = None
+        self._waiting = 0
+        self._times = QueryTimes()
+
+    @property
+    def queries(self) -> Mapping[str, Histogram]:
+        """Seconds that statements took, by name; "commit" is how long commits did."""
+        return self._times.seconds
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """Numbers of the pool by name: busy, idle, waiting, max."""
+        size = idle = 0
+        if self._pool is not None:
+            size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return {
+            "busy": size - idle,
+            "idle": idle,
+            "waiting": self._waiting,
+            "max": self._max_connections,
+        }
 
     async def open(self) -> None:
         """Make the pool ready; the first connection is made by whoever first needs it."""
@@ -115,16 +145,19 @@ class Database:
     async def fetch(self, sql: str, *arguments: object) -> list[Row]:
         """Run one statement on its own and return its rows."""
         async with self._connection() as connection:
-            return await connection.fetch(_placed(sql, self._schema), *arguments)
+            with self._times.timed(name_of(sql)):
+                return await connection.fetch(_placed(sql, self._schema), *arguments)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Open a transaction whose every statement sees what is committed by then."""
         async with (
             self._connection() as connection,
+            AsyncExitStack() as committing,
             connection.transaction(isolation="read_committed"),
         ):
-            yield Transaction(connection, self._schema)
+            yield Transaction(connection, self._schema, self._times)
+            committing.enter_context(self._times.timed("commit"))
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:
@@ -133,7 +166,7 @@ class Database:
             self._connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            yield Transaction(connection, self._schema)
+            yield Transaction(connection, self._schema, self._times)
 
     async def retrying(self, work: Callable[[], Awaitable[_Result]]) -> _Result:
         """Do work that is a transaction of its own, a few times over while it is `Contended`."""
@@ -147,8 +180,16 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[Row]"]:
         assert self._pool is not None, "Database.open() comes first"
-        async with _translated(), self._pool.acquire(timeout=self._acquire_timeout) as connection:
-            yield connection
+        async with _translated():
+            self._waiting += 1
+            try:
+                connection = await self._pool.acquire(timeout=self._acquire_timeout)
+            finally:
+                self._waiting -= 1
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
 
 
 @asynccontextmanager

@@ -5,13 +5,15 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 import asyncpg
 
 from runcast.core.chunk import StreamMove, StreamName
+from runcast.core.histogram import Histogram
 from runcast.core.position import Position
 from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
@@ -20,6 +22,7 @@ from runcast.errors import BackendError
 from runcast.ports import ChangeSink
 from runcast.postgres.adoption import adopt
 from runcast.postgres.connection import connected
+from runcast.postgres.query_times import QueryTimes
 from runcast.postgres.rows import run_columns, to_run
 
 logger = logging.getLogger(__name__)
@@ -72,9 +75,11 @@ _KEYS = f"""
     UNION ALL
     SELECT {_MOVE} FROM @schema@.streams WHERE changed_in = ANY($2)
 """
+# By the database's clock, and not after the snapshot of the same statement.
+_ASKED_AT = "extract(epoch FROM statement_timestamp())::float8 AS asked_at"
 _WINDOW = f"""
-    SELECT here.snapshot, found.*
-    FROM (SELECT pg_current_snapshot()::text AS snapshot) AS here
+    SELECT here.*, found.*
+    FROM (SELECT pg_current_snapshot()::text AS snapshot, {_ASKED_AT}) AS here
     LEFT JOIN ({_KEYS} LIMIT {_KEYS_A_READ + 1}) AS found ON true
 """
 
@@ -82,9 +87,9 @@ _WINDOW = f"""
 _INCARNATE = """
     INSERT INTO @schema@.incarnation (number) VALUES ($1) ON CONFLICT (singleton) DO NOTHING
 """
-_HERE = """
+_HERE = f"""
     SELECT @schema@.database_name() AS database, @schema@.incarnation_number() AS incarnation,
-        pg_current_snapshot()::text AS snapshot
+        pg_current_snapshot()::text AS snapshot, {_ASKED_AT}
 """
 _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 
@@ -178,6 +183,10 @@ class PostgresTailer:
             for columns in map(frozenset, ((), {"payload"}, {"output"}, {"payload", "output"}))
         }
         self._position: Position | None = None
+        self._times = QueryTimes()
+        # When the position was read, by the database's clock, and how far ours is from that.
+        self._asked_at = float("-inf")
+        self._offset = 0.0
         self._wake = asyncio.Event()
         self.counts = TailerCounts()
         self.caught_up_at: float | None = None  # loop time at which the last read was answered
@@ -198,7 +207,13 @@ class PostgresTailer:
             "changes": self.counts.changes,
             "reconnects": self.counts.reconnects,
             "seconds_since_read": since,
+            "position": 0 if self._position is None else self._position.xmax,
         }
+
+    @property
+    def queries(self) -> Mapping[str, Histogram]:
+        """Seconds that statements took, by name."""
+        return self._times.seconds
 
     @property
     def misses(self) -> int:
@@ -297,13 +312,17 @@ class PostgresTailer:
     async def _find_place(self, connection: "asyncpg.Connection[Row]") -> None:
         """Begin where the database stands now, or see whether the old place is still one."""
         await connection.execute(self._sql(_INCARNATE), secrets.randbits(24) + 1)
+        began = asyncio.get_running_loop().time()
         row = await self._fetch_one(connection, _HERE)
         if self._position is not None and self._position.database != row["database"]:
             async with connected(self._url) as patient:
                 await adopt(patient, schema=self._schema)
+            began = asyncio.get_running_loop().time()
             row = await self._fetch_one(connection, _HERE)
         here = Position.from_snapshot(row["database"], row["snapshot"], row["incarnation"])
         before, self._position = self._position, here
+        asked_before, self._asked_at = self._asked_at, row["asked_at"]
+        self._offset = began - row["asked_at"]
         if before is None:
             self._on_start(here)
         elif before.database != here.database:
@@ -315,7 +334,7 @@ class PostgresTailer:
             if before.xmax > here.xmax:
                 self._on_restart(here, "ahead", "The database lost what was sent already.")
             else:
-                self._position = before
+                self._position, self._asked_at = before, asked_before
 
     # -- one window -----------------------------------------------------------------------------
 
@@ -323,7 +342,18 @@ class PostgresTailer:
         before = self._position
         assert before is not None
         self.counts.reads += 1
-        rows = await connection.fetch(self._window_sql, before.xmax, before.in_flight)
+        began = asyncio.get_running_loop().time()
+        with self._times.timed("changefeed window"):
+            rows = await connection.fetch(self._window_sql, before.xmax, before.in_flight)
+        self._offset = began - rows[0]["asked_at"]
+        found, position = await self._hand_over_all(connection, rows, before)
+        self._asked_at = rows[0]["asked_at"]
+        return found, position
+
+    async def _hand_over_all(
+        self, connection: "asyncpg.Connection[Row]", rows: list[Row], before: Position
+    ) -> tuple[int, Position]:
+        """Hand over what was read since a position; gives how much it was, and up to where."""
         position = Position.from_snapshot(before.database, rows[0]["snapshot"], before.incarnation)
         if rows[0]["id"] is None:
             self._found(Window(before, position))
@@ -404,16 +434,28 @@ class PostgresTailer:
         read: dict[str, frozenset[str]] = {}
         while by_columns := self._unread(run_ids, wanted, read):  # somebody may come meanwhile
             for columns, ids in by_columns.items():
-                rows = await connection.fetch(self._runs_sql[columns], ids)
+                with self._times.timed("changefeed runs"):
+                    rows = await connection.fetch(self._runs_sql[columns], ids)
                 runs.update((run.id, run) for run in map(to_run, rows))
                 read.update(dict.fromkeys(ids, columns))
         changes = []
         for run_id in run_ids:
             facets, departures = wanted[run_id]
             run = runs.get(run_id)
-            if run is not None or departures:
-                changes.append(RunChange(run.facets if run else facets, run, tuple(departures)))
+            if run is not None:
+                since = self._since(run.updated_at)
+                changes.append(RunChange(run.facets, run, tuple(departures), since))
+            elif departures:
+                changes.append(RunChange(facets, None, tuple(departures)))
         return changes
+
+    def _since(self, changed_at: datetime) -> float:
+        """
+        A time of our loop before which what was changed then was not committed.
+
+        Nor was it before the last read, which did not see it.
+        """
+        return self._offset + max(changed_at.timestamp(), self._asked_at)
 
     def _unread(
         self,
@@ -436,7 +478,8 @@ class PostgresTailer:
 
     async def _arm(self, connection: "asyncpg.Connection[Row]") -> None:
         milliseconds = int(self._machine.pace.armed * 1000)
-        lapsed = bool((await self._fetch_one(connection, _ARM, milliseconds))["lapsed"])
+        with self._times.timed("changefeed bell"):
+            lapsed = bool((await self._fetch_one(connection, _ARM, milliseconds))["lapsed"])
         # The snapshot comes in a statement of its own, after the bell was set.
         row = await self._fetch_one(connection, _SNAPSHOT)
         assert self._position is not None

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,7 +167,7 @@ class RedisChunkLog:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         queue.waiting.append(_Append(chunks, size, done))
         if queue.writing is None:
-            queue.writing = asyncio.create_task(self._write(name, queue))
+            queue.writing = asyncio.create_task(self._write(name, queue), context=Context())
         return await done
 
     async def last_index(self, name: StreamName, writer: str) -> int:

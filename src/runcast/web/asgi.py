@@ -22,7 +22,8 @@ def create_asgi(services: Services, extra_routes: Sequence[BaseRoute] = ()) -> A
     """
     openapi_json()  # made now, not while the first request for it waits
     routes = [*_routes(services, OPERATIONS), *extra_routes]
-    return Envelope(Router(routes, redirect_slashes=False, default=_nothing_here))
+    router = Router(routes, redirect_slashes=False, default=_nothing_here)
+    return Envelope(router, services.requests)
 
 
 def _routes(services: Services, operations: Iterable[Operation]) -> list[Route]:

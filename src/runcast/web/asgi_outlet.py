@@ -35,10 +35,10 @@ class AsgiOutlet:
         "_send",
         "_task",
         "_transport",
-        "active",
         "connection",
         "gone",
         "writable",
+        "write_count",
     )
 
     tier = "portable"
@@ -53,7 +53,7 @@ class AsgiOutlet:
     ) -> None:
         self.connection: Connection | None = None
         self.writable = True
-        self.active = True
+        self.write_count = 0
         self.gone = asyncio.Event()  # nothing more will be written: the request may end
         self._send = send
         self._messages = messages
@@ -81,7 +81,7 @@ class AsgiOutlet:
             self.closed()
 
     def write(self, data: bytes) -> None:
-        self.active = True
+        self.write_count += 1
         if not self.gone.is_set():
             self._pending.extend(self._messages(data))
             self._pump()

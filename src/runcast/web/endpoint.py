@@ -34,6 +34,9 @@ class Endpoint:
     """An ASGI application for one path. HEAD is answered as GET where it is not an operation."""
 
     def __init__(self, services: Services, operations: Iterable[Operation]) -> None:
+        operations = list(operations)
+        self.path = operations[0].path
+        self.is_stream = any(operation.is_stream for operation in operations)
         self._services = services
         self._operations = {operation.method: operation for operation in operations}
 

@@ -4,6 +4,8 @@ What every HTTP answer has in common: CORS, a request id, the server's name, and
 A plain ASGI wrapper: it starts no task, and it only looks at the message that opens a response.
 """
 
+import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -13,8 +15,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runcast.hub.log_context import request_id
 from runcast.web.raw_path import with_raw_path
+from runcast.web.request_counts import RequestCounts
 from runcast.web.responses import error_response
+
+logger = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
 _REQUEST_ID = REQUEST_ID.encode()
@@ -23,6 +29,7 @@ _LATER_HEADERS = "runcast.later_headers"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SANE_HEADER_LIST = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,4096}")
 _METHODS = "GET,HEAD,PUT,PATCH,POST,DELETE"
+_KNOWN_METHODS = frozenset({*_METHODS.split(","), "OPTIONS"})
 
 # What the official clients and our own send; used when a preflight does not say what it wants.
 _REQUEST_HEADERS = (
@@ -44,29 +51,41 @@ _EXPOSED_HEADERS = (
 class Envelope:
     """Wraps the routes; the outermost part of the application."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
         self._app = app
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._answer(with_raw_path(scope), receive, send)
-        elif scope["type"] == "websocket":
-            await self._app(with_raw_path(scope), receive, send)
-        else:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
+            return
+        before = request_id.set(_request_id(scope["headers"]))
+        try:
+            if scope["type"] == "http":
+                await self._answer(with_raw_path(scope), receive, send)
+            else:
+                await self._app(with_raw_path(scope), receive, send)
+        finally:
+            request_id.reset(before)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         common = common_headers(scope)
         later: dict[str, str] = {}
         scope = {**scope, _LATER_HEADERS: later}
-        started = False
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        started = is_feed = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
+            nonlocal started, is_feed
             if message["type"] == "http.response.start":
                 started = True
                 told = [(name.encode(), value.encode()) for name, value in later.items()]
                 message = {**message, "headers": [*message.get("headers", ()), *common, *told]}
+                is_feed = _is_event_stream(message["headers"])
+                self._count(scope, message["status"], loop.time() - began)
+            elif not is_feed:
+                self._counts.bytes_written += len(message.get("body", b""))
             await send(message)
 
         if scope["method"] == "OPTIONS" and _is_preflight(scope):
@@ -83,6 +102,21 @@ class Envelope:
                 raise
             await error_response(error)(scope, receive, send_with_headers)
 
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        """Note how a request is answered; its address is not told, but which route it matched."""
+        endpoint = scope.get("endpoint")
+        route = getattr(endpoint, "path", "other")
+        method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
+        self._counts.answered[method, route, f"{status // 100}xx"] += 1
+        if not getattr(endpoint, "is_stream", False):
+            self._counts.seconds[method, route].observe(seconds)
+        logger.log(
+            logging.WARNING if status >= 500 else logging.DEBUG,
+            "%s %s was answered with %d",
+            *(method, route, status),
+            extra={"seconds": round(seconds, 4)},
+        )
+
 
 def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     """
@@ -94,7 +128,7 @@ def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
         (b"access-control-allow-origin", b"*"),
         (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
         (b"server", b"runcast"),
-        (_REQUEST_ID, _request_id(scope["headers"]).encode()),
+        (_REQUEST_ID, (request_id.get() or "").encode()),
     ]
 
 
@@ -123,6 +157,13 @@ def preflight(scope: Scope) -> Response:
             "access-control-max-age": "300",
             "vary": "access-control-request-headers",
         },
+    )
+
+
+def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"content-type" and value.startswith(b"text/event-stream")
+        for name, value in headers
     )
 
 

@@ -22,7 +22,7 @@ EXTENSION = "runcast.connection"
 class HandedOver(asyncio.Protocol):
     """The transport's side of a connection that the hub writes to, whatever is spoken on it."""
 
-    __slots__ = ("_siblings", "_transport", "active", "connection", "writable")
+    __slots__ = ("_siblings", "_transport", "connection", "writable", "write_count")
 
     tier = "handover"
 
@@ -36,7 +36,7 @@ class HandedOver(asyncio.Protocol):
     ) -> None:
         self.connection: Connection | None = None
         self.writable = writable
-        self.active = True
+        self.write_count = 0
         self._transport = transport
         self._siblings = cast("set[Any]", siblings)
         self._siblings.add(self)  # uvicorn's shutdown waits for it
@@ -94,7 +94,7 @@ class HandoverOutlet(HandedOver):
         )
 
     def write(self, data: bytes) -> None:
-        self.active = True
+        self.write_count += 1
         self._transport.write(data)
 
     def ping(self) -> None:

@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from runcast.web.metrics import PROCESS
 from runcast.web.operation import Access, Answer, Call, Operation
 from runcast.web.responses import json_response
 
@@ -40,6 +41,7 @@ async def readyz(call: Call) -> Response:
 async def metrics(call: Call) -> Response:
     """Give all measurements in the text format of Prometheus."""
     services = call.services
+    await PROCESS.look()
     registry = services.metrics if services.workers is None else await services.workers.gather()
     return Response(
         generate_latest(registry), headers={"content-type": CONTENT_TYPE_LATEST, **_NO_STORE}

@@ -1,16 +1,25 @@
 """What a gateway counts, for Prometheus; docs/operations.md explains each."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from math import isinf
+from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from runcast.core.histogram import Histogram
 from runcast.core.relaying import Relaying, Role
 from runcast.core.tailing import State
 from runcast.hub.hub import Hub
+from runcast.web.request_counts import RequestCounts
 
 
 class Refusing(Protocol):
@@ -31,7 +40,26 @@ class Followed(Protocol):
 
     @property
     def figures(self) -> dict[str, float]:
-        """Numbers by name: reads, changes, reconnects, seconds_since_read."""
+        """Numbers by name: reads, changes, reconnects, seconds_since_read, position."""
+        ...
+
+    @property
+    def queries(self) -> Mapping[str, Histogram]:
+        """Seconds that its statements took, by name."""
+        ...
+
+
+class Pooled(Protocol):
+    """The figures of the database's pool of connections."""
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """Numbers by name: busy, idle, waiting, max."""
+        ...
+
+    @property
+    def queries(self) -> Mapping[str, Histogram]:
+        """Seconds that statements took, by name."""
         ...
 
 
@@ -69,6 +97,24 @@ class Stored(Protocol):
         ...
 
 
+class ProcessFigures(Collector):
+    """What the process itself takes, as it was at the last `look`: that reads files."""
+
+    def __init__(self) -> None:
+        self._source = ProcessCollector(registry=None)
+        self._found: list[Metric] = []
+
+    async def look(self) -> None:
+        """See how it is now."""
+        self._found = await asyncio.to_thread(lambda: list(self._source.collect()))
+
+    def collect(self) -> Iterator[Metric]:
+        return iter(self._found)
+
+
+PROCESS = ProcessFigures()
+
+
 def gateway_registry(
     hub: Hub,
     feed: Followed,
@@ -78,11 +124,17 @@ def gateway_registry(
     bearer: Rejecting,
     redis: Stored | None = None,
     relaying: Relaying | None = None,
+    *,
+    database: Pooled,
+    requests: RequestCounts,
 ) -> CollectorRegistry:
     """A registry that reads the figures when it is asked; nothing is counted twice."""
     registry = CollectorRegistry()
+    registry.register(PROCESS)
     registry.register(_GatewayCollector(hub, feed, rate_limits, objects, schedule))
     registry.register(_TokenCollector(hub, bearer))
+    registry.register(_TrafficCollector(hub, requests))
+    registry.register(_DatabaseCollector(feed, database))
     if redis is not None:
         registry.register(_RedisCollector(redis))
     if relaying is not None:
@@ -105,6 +157,78 @@ class _TokenCollector(Collector):
         )
         rejections = self._bearer.rejections
         yield _by_label("token_rejections", "Callers who were turned away", "code", rejections)
+
+
+class _TrafficCollector(Collector):
+    """What goes in and out."""
+
+    def __init__(self, hub: Hub, requests: RequestCounts) -> None:
+        self._hub = hub
+        self._requests = requests
+
+    def collect(self) -> Iterator[Metric]:
+        counts, requests = self._hub.counts, self._requests
+        yield _gauges("connections", "Open connections", ("kind", "tier"), counts.connections)
+        yield _gauges(
+            "subscriptions", "Open subscriptions", ("kind", "transport"), counts.subscriptions
+        )
+        lag = {(transport,): each for transport, each in counts.lag.items()}
+        yield _histograms(
+            "delivery_lag_seconds",
+            "From the commit of a run's change until it was written to all who keep up",
+            ("transport",),
+            lag,
+        )
+        answered = CounterMetricFamily(
+            "runcast_requests", "HTTP requests answered", labels=("method", "route", "status")
+        )
+        for labels, count in requests.answered.items():
+            answered.add_metric(labels, count)
+        yield answered
+        yield _histograms(
+            "request_duration_seconds",
+            "Until an HTTP request began to be answered, but for feeds",
+            ("method", "route"),
+            requests.seconds,
+        )
+        sent = CounterMetricFamily("runcast_sent_bytes", "Bytes sent", labels=("to",))
+        sent.add_metric(("connections",), counts.bytes_written)
+        sent.add_metric(("requests",), requests.bytes_written)
+        yield sent
+        yield _histograms(
+            "event_loop_lag_seconds",
+            "How late the event loop is for a timer",
+            (),
+            {(): self._hub.loop_lag},
+        )
+
+
+class _DatabaseCollector(Collector):
+    """The connections to Postgres, and what is done on them."""
+
+    def __init__(self, feed: Followed, pool: Pooled) -> None:
+        self._feed = feed
+        self._pool = pool
+
+    def collect(self) -> Iterator[Metric]:
+        yield _histograms(
+            "query_duration_seconds",
+            "Statements of Postgres",
+            ("query",),
+            {(name,): each for of in (self._pool, self._feed) for name, each in of.queries.items()},
+        )
+        figures = self._pool.figures
+        yield _gauges(
+            "pool_connections",
+            "Connections of the pool",
+            ("state",),
+            {(state,): figures[state] for state in ("busy", "idle")},
+        )
+        for name, meaning in (
+            ("max", "Connections that the pool may have"),
+            ("waiting", "Who waits for a connection of the pool"),
+        ):
+            yield GaugeMetricFamily(f"runcast_pool_{name}", meaning, value=figures[name])
 
 
 class _RedisCollector(Collector):
@@ -168,11 +292,18 @@ class _GatewayCollector(Collector):
         self._schedule = schedule
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._connections()
         counts, feed = self._hub.counts, self._feed.figures
         for name, meaning, value in (
             ("changes_published", "Changes that somebody subscribed to", counts.changes),
             ("deliveries", "Changes handed to subscribers", counts.deliveries),
+            (
+                "conflations",
+                "States that a newer one replaced before their reader could take them",
+                counts.conflations,
+            ),
+            ("chunks_appended", "Chunks of streams stored by this gateway", counts.chunks_appended),
+            ("chunk_appended_bytes", "Their size", counts.chunk_bytes_appended),
+            ("chunks_delivered", "Chunks handed to readers", counts.chunks_delivered),
             ("catch_ups", "Snapshots and resumes begun", counts.catch_ups),
             ("subscription_reads", "Reads for subscriptions", self._hub.reads.read),
             (
@@ -200,6 +331,11 @@ class _GatewayCollector(Collector):
             "Time since the changefeed was last known to be complete",
             value=feed["seconds_since_read"],
         )
+        yield GaugeMetricFamily(
+            "runcast_changefeed_position",
+            "Number of the first transaction that the changefeed has not seen",
+            value=feed["position"],
+        )
         state = GaugeMetricFamily(
             "runcast_changefeed_state", "What the tailer is doing", labels=["state"]
         )
@@ -218,17 +354,24 @@ class _GatewayCollector(Collector):
         refused = self._rate_limits.refused
         yield _by_label("rate_limited", "Requests refused by rate limits", "kind", refused)
 
-    def _connections(self) -> Iterator[Metric]:
-        connections = GaugeMetricFamily(
-            "runcast_connections", "Open connections", labels=["kind", "tier"]
-        )
-        kinds = Counter((each.kind, each.outlet.tier) for each in self._hub.connections)
-        for (kind, tier), count in kinds.items():
-            connections.add_metric([kind, tier], count)
-        yield connections
-        yield GaugeMetricFamily(
-            "runcast_subscriptions", "Open subscriptions", value=self._hub.subscriber_count
-        )
+
+def _gauges(
+    name: str, meaning: str, labels: Sequence[str], values: Mapping[Any, float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"runcast_{name}", meaning, labels=labels)
+    for each, value in values.items():
+        family.add_metric(each, value)
+    return family
+
+
+def _histograms(
+    name: str, meaning: str, labels: Sequence[str], spreads: Mapping[Any, Histogram]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(f"runcast_{name}", meaning, labels=labels)
+    for each, spread in spreads.items():
+        buckets = [("+Inf" if isinf(at) else repr(at), count) for at, count in spread.buckets]
+        family.add_metric(each, buckets, spread.total)
+    return family
 
 
 def _by_label(name: str, meaning: str, label: str, counts: Counter[str]) -> CounterMetricFamily:

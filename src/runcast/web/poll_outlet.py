@@ -14,13 +14,13 @@ class PollOutlet:
             None where the server does not show it.
     """
 
-    __slots__ = ("_transport", "aborted", "active", "answering", "done", "writable")
+    __slots__ = ("_transport", "aborted", "answering", "done", "writable", "write_count")
 
     tier = "poll"
 
     def __init__(self, transport: asyncio.Transport | None) -> None:
         self.writable = True
-        self.active = True
+        self.write_count = 0
         self.done = asyncio.Event()
         self.answering = False  # the response has begun
         self.aborted = False

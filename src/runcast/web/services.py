@@ -20,6 +20,7 @@ from runcast.ports import (
 from runcast.web.bearer import Bearer
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.rate_limits import RateLimits
+from runcast.web.request_counts import RequestCounts
 from runcast.web.worker_figures import WorkerFigures
 
 
@@ -49,5 +50,6 @@ class Services:
     limits: Limits
     allow_handover: bool
     readiness: Callable[[], Readiness]
+    requests: RequestCounts
     metrics: CollectorRegistry
     workers: WorkerFigures | None = None

@@ -19,6 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
+from runcast.hub.log_context import request_id
 from runcast.web.handover import HandedOver
 
 _SHARED_BYTES = 65536  # what is larger is a snapshot, which is for one reader
@@ -74,7 +75,7 @@ class SocketHandover(HandedOver):
     # -- the hub's side -------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        self.active = True
+        self.write_count += 1
         if self._conn.state is State.OPEN:
             self._transport.write(frames(data))
 
@@ -148,6 +149,8 @@ class SocketHandover(HandedOver):
             self._read_on()
 
     async def _handle_all(self, handle: Handler) -> None:
+        if self.connection is not None:
+            request_id.set(self.connection.request_id)
         try:
             while self._inbox:
                 await handle(self._inbox.popleft())

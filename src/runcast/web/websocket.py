@@ -15,7 +15,9 @@ from runcast.auth.grant import Grant
 from runcast.core.command import Authenticate, Ping, parse_command
 from runcast.core.frame import Problem
 from runcast.errors import GatewayError, MissingToken
+from runcast.hub.log_context import request_id
 from runcast.web.asgi_outlet import AsgiOutlet
+from runcast.web.envelope import REQUEST_ID
 from runcast.web.handover import EXTENSION
 from runcast.web.services import Services
 from runcast.web.socket_commands import CONNECTION_FORMAT, SocketCommands
@@ -37,7 +39,10 @@ def websocket_route(services: Services) -> WebSocketRoute:
 async def _serve(websocket: WebSocket, services: Services) -> None:
     """Accept, authenticate, and hand over; or follow commands until the connection ends."""
     offered = websocket.scope["subprotocols"]
-    await websocket.accept(subprotocol=PROTOCOL if PROTOCOL in offered else None)
+    await websocket.accept(
+        subprotocol=PROTOCOL if PROTOCOL in offered else None,
+        headers=[(REQUEST_ID.encode(), (request_id.get() or "").encode())],
+    )
     protocol = websocket.scope.get("extensions", {}).get(EXTENSION)
     portable = AsgiOutlet(
         websocket.send,

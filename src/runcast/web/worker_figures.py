@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from runcast.web.metrics import PROCESS
+
 _ANSWER_SECONDS = 1.0
 
 
@@ -69,6 +71,7 @@ class WorkerFigures:
             return None
 
     async def _tell(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await PROCESS.look()
         writer.write(_encode(self._own.collect()))
         writer.close()
 
