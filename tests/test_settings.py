@@ -163,7 +163,7 @@ def test_each_problem_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNCAST_DRAIN_SECONDS", "-1")
     assert sorted(refusal().splitlines()) == [
         "RUNCAST_DRAIN_SECONDS is wrong; allowed: a number from 0 to 600.",
-        "RUNCAST_LOG_FORMAT is wrong; allowed: text or json.",
+        "RUNCAST_LOG_FORMAT is wrong; allowed: auto or text or json.",
         "RUNCAST_PORT is wrong; allowed: a whole number from 0 to 65535.",
     ]
 

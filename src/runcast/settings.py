@@ -293,8 +293,9 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = (
         Field("info", description="the least severe messages that are logged")
     )
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = Field(
-        "text", description="lines for people, or one JSON object a line"
+    log_format: Annotated[Literal["auto", "text", "json"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="lines for people, or one JSON object a line; `auto` is text on a terminal",
     )
 
     max_body_bytes: int = _count(_DEFAULTS.max_body_bytes, "largest request body", _KIB, 256 * _MIB)

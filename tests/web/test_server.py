@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import logging
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runcast.cli.logs import log_handler
 from runcast.errors import ConfigurationError
 from runcast.web.listener import join, listen
 from runcast.web.server import HttpProtocol
@@ -106,10 +108,86 @@ class TestHeads:
 
 
 class TestLog:
-    async def test_tokens_and_keys_never_stand_in_it(
+    async def test_a_connection_is_told_of_in_its_end(
         self, app: GatewayApp, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Whatever is asked, well or badly, and however much is logged."""
+        caplog.set_level(logging.INFO, logger="runcast")
+        run_id = await app.insert()
+        async with (
+            following(app.url, ALL, app.bearer | {"x-request-id": "feed-1"}) as feed,
+            connected(app.url, app.bearer | {"x-request-id": "socket-1"}) as socket,
+        ):
+            assert feed.response.headers["x-request-id"] == "feed-1"
+            handshake = socket.connection.response
+            assert handshake is not None
+            assert handshake.headers["x-request-id"] == "socket-1"
+            await feed.expect("run", "up-to-date")
+            await socket.expect("authenticated")
+            await app.finish(run_id)
+            await feed.expect("run")
+        await app.deserted()
+        ended = {
+            record.request: record  # type: ignore[attr-defined]
+            for record in caplog.records
+            if record.name == "runcast.hub.hub"
+        }
+        assert ended.keys() == {"feed-1", "socket-1"}
+        assert ended["feed-1"].getMessage() == "sse ended: client"
+        assert ended["socket-1"].getMessage() == "websocket ended: client"
+        assert vars(ended["feed-1"]).keys() >= {"seconds", "writes", "conflations"}
+        assert vars(ended["feed-1"])["writes"] >= 2
+
+    async def test_what_goes_wrong_is_told_with_the_request(
+        self, app: GatewayApp, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handler = log_handler("json", stream := io.StringIO())
+        logging.getLogger("runcast").addHandler(handler)
+
+        async def broken(*_: object) -> None:
+            raise ValueError("planted")
+
+        monkeypatch.setattr(app.gateway.services.runs, "read_run", broken)
+        try:
+            async with wired(app.port) as wire:
+                await wire.get("/api/v3/runs/run_1", app.bearer | {"x-request-id": "req-1"})
+                await wire.read_until(b"errorId")
+        finally:
+            logging.getLogger("runcast").removeHandler(handler)
+        lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+        assert [(line["level"], line["request"]) for line in lines] == [
+            ("ERROR", "req-1"),
+            ("WARNING", "req-1"),
+        ]
+        assert "planted" in lines[0]["exception"]
+        assert lines[1]["message"] == "GET /api/v3/runs/{run} was answered with 500"
+
+    @pytest.mark.parametrize("transport", ["auto", "portable"])
+    async def test_tokens_and_keys_never_stand_in_it(
+        self, database_url: str, caplog: pytest.LogCaptureFixture, transport: str
+    ) -> None:
+        """Whatever is asked, well or badly, and however much is logged, in every form."""
+        streams = [io.StringIO(), io.StringIO()]
+        handlers = [log_handler(*each) for each in zip(("json", "text"), streams, strict=True)]
+        for handler in handlers:
+            logging.getLogger().addHandler(handler)
+        try:
+            async with running_app(database_url, transport=transport) as app:
+                secrets = await self._ask_everything(app, caplog)
+        finally:
+            for handler in handlers:
+                logging.getLogger().removeHandler(handler)
+        assert any(record.name == "uvicorn.error" for record in caplog.records)
+        for log in (caplog.text, *(stream.getvalue() for stream in streams)):
+            assert "was answered with 401" in log
+            assert "sse ended: client" in log
+            for name, secret in secrets.items():
+                assert secret not in log, name
+                assert secret[-20:] not in log, name
+
+    async def _ask_everything(
+        self, app: GatewayApp, caplog: pytest.LogCaptureFixture
+    ) -> dict[str, str]:
+        """Ask in every way, with good and bad tokens, and give these."""
         for name in ("", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "websockets"):
             caplog.set_level(logging.DEBUG, logger=name)
         run_id = await app.insert()
@@ -139,6 +217,8 @@ class TestLog:
                 request(f"{ALL}/run_none?token={secret}", {}),
                 request(f"{ALL}?token={secret}&cursor=nonsense", {}),
                 request(f"{ALL}?token={secret}&createdAt=nonsense", {}),
+                request(f"{ALL}?token={secret}&offset=-1", {}),
+                request(f"/realtime/v1/streams/{run_id}/llm?token={secret}", {}),
                 request(f"/nowhere?token={secret}", bearer),
                 request(f"/api/v1/runs?token={secret}", bearer),
                 request(f"/api/v3/runs/{run_id}", bearer),
@@ -158,11 +238,7 @@ class TestLog:
             async with wired(app.port) as wire:
                 await wire.send(request(socket, upgrade) + b'\x81\x85\0\0\0\0{"}')
         await app.deserted()
-        await app.stop()
-        assert any(record.name == "uvicorn.error" for record in caplog.records)
-        for name, secret in secrets.items():
-            assert secret not in caplog.text, name
-            assert secret[-20:] not in caplog.text, name
+        return secrets
 
 
 class TestDrain:
