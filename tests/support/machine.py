@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 NODE_MAJOR = 20
+PROXIES = ("nginx", "haproxy", "caddy")  # also the names of their Debian packages
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _REDIS_NAMES = ("redis-server", "valkey-server")
 
@@ -52,6 +53,12 @@ def find_redis() -> Path | None:
     except Exception:  # its own error for a machine that it has no binary for
         return None
     return binary if os.access(binary, os.X_OK) else None
+
+
+def find_program(name: str) -> Path | None:
+    """Return a program on ``PATH``, or where Debian puts those of administrators."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    return Path(found) if found else None
 
 
 def is_ci() -> bool:
