@@ -1,5 +1,8 @@
 """`runcast keys`."""
 
+import re
+from pathlib import Path
+
 from tests.cli.command_line import CommandLine, complaint
 
 
@@ -50,3 +53,31 @@ def test_mistakes_are_explained(command_line: CommandLine, database_url: str) ->
     assert "exists already" in complaint(runcast.run("keys", "create", "shop"))
     wrong_span = runcast.run("keys", "rotate", "shop", "--grace", "soon")
     assert "time span" in complaint(wrong_span)
+
+
+def test_the_runbook_rotates_a_key_as_it_says(command_line: CommandLine, database_url: str) -> None:
+    text = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+    [chapter] = re.findall(r"(?s)## Rotate a secret key\n(.*?)(?=\n## |\Z)", text)
+    [softly, at_once] = re.findall(r"(?s)```sh\n(.*?)```", chapter)
+    runcast = command_line.having(DATABASE_URL=database_url)
+    old = runcast.run("keys", "create", "prod").stdout.strip()
+
+    def follow(block: str) -> str:
+        """Do each line; gives what the last one printed."""
+        printed = ""
+        for line in block.splitlines():
+            assert line.startswith("runcast "), line
+            done = runcast.run(*line.split()[1:])
+            assert done.returncode == 0, done.stderr
+            printed = done.stdout.strip()
+        return printed
+
+    new = follow(softly)
+    listed = runcast.run("keys", "list", "--show").stdout
+    assert f"{old}  retired" in listed
+    assert f"{new}  active" in listed
+    newest = follow(at_once)
+    listed = runcast.run("keys", "list", "--show").stdout
+    assert f"{newest}  active" in listed
+    assert new not in listed
+    assert f"{old}  retired" in listed, "it keeps the end that it got"

@@ -15,7 +15,7 @@ import runcast.errors
 from runcast.app import Gateway
 from runcast.core.status import RAW_STATUSES, ApiVersion, public_status
 from runcast.errors import GatewayError
-from runcast.settings import Settings
+from runcast.settings import OTHER_VARIABLES, Settings, variables_of
 from runcast.web.metrics import PROCESS
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,11 @@ def test_the_table_of_statuses_is_complete_and_true() -> None:
 
 async def real_metrics() -> dict[str, tuple[str, ...]]:
     """Metrics of a gateway with all there is, and their labels."""
-    everything: Any = {"database_url": "postgresql://nowhere", "redis_url": "redis://nowhere"}
+    everything: Any = {
+        "database_url": "postgresql://nowhere",
+        "redis_url": "redis://nowhere",
+        "relay": "on",
+    }
     gateway = Gateway(Settings(**everything))
     await PROCESS.look()
     families: list[Any] = list(gateway.services.metrics.collect())
@@ -93,6 +97,27 @@ def test_the_alerts_are_rules_of_prometheus() -> None:
     if (promtool := shutil.which("promtool")) is None:
         pytest.skip("promtool is not here: install the package 'prometheus'")
     subprocess.run([promtool, "check", "rules", ROOT / "deploy/alerts.yml"], check=True)
+
+
+async def test_the_runbook_names_what_there_is() -> None:
+    text = (DOCS / "runbook.md").read_text()
+    named = set(re.findall(r"\b(?:runcast|process)_[a-z_]+", text))
+    assert len(named) > 10
+    assert named <= (await real_metrics()).keys()
+    assert set(re.findall(r"RUNCAST_[A-Z_]+", text)) <= {
+        *OTHER_VARIABLES,
+        *(variable for field in Settings.model_fields for variable in variables_of(field)),
+    }
+
+
+@pytest.mark.parametrize("page", ["operations.md", "runbook.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", (DOCS / page).read_text()):
+        target = (DOCS / path).resolve() if path else DOCS / page
+        assert target.exists(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, anchor
 
 
 async def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
