@@ -256,6 +256,21 @@ class TestDrain:
                 assert b'"ok"' in await each.read_to_end()
             await stopped
 
+    async def test_connections_that_proxies_keep_end_first(
+        self, app: GatewayApp, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else they would bring requests that a gateway which goes away has to refuse."""
+        over = asyncio.Event()
+        monkeypatch.setattr(app.server, "_drain", over.wait)
+        monkeypatch.setattr(app.server.config, "timeout_keep_alive", 3600)
+        monkeypatch.setattr(HttpProtocol, "head_timeout_seconds", 3600)
+        async with wired(app.port) as kept:
+            await kept.send(request("/healthz", {}))
+            await kept.read_until(b'"ok"')
+            app.gateway.stop()
+            await kept.read_to_end()
+        over.set()
+
     async def test_who_says_nothing_does_not_hold_it_up(self, app: GatewayApp) -> None:
         async with wired(app.port):
             await until(lambda: app.held["sockets"] == 1)

@@ -202,6 +202,7 @@ class Server(uvicorn.Server):
             # New connections go to another gateway while the old ones end.
             for server in self.servers:
                 server.close()
+            self._let_go_of_the_idle()
             await asyncio.gather(self._drain(), self._hear())
         finally:
             self.should_exit = True
@@ -211,8 +212,15 @@ class Server(uvicorn.Server):
         for _ in range(_HEAR_LOOKS):
             connections = list(self.server_state.connections)
             if not any(isinstance(each, HttpProtocol) and each.is_asking for each in connections):
-                return
+                break
             await asyncio.sleep(_HEAR_LOOK_SECONDS)
+        self._let_go_of_the_idle()
+
+    def _let_go_of_the_idle(self) -> None:
+        """Let no more requests come where one was answered: proxies keep such connections."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol) and not connection.is_asking:
+                connection.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then tell."""
