@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.async_api import BrowserContext, async_playwright
 
 from tests.support.needs import missing
 from tests.support.npm import install_packages
 from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
+from tests.support.site import Site, serving
 
 PACKAGE = Path(__file__).parents[2] / "clients" / "js"
 
@@ -66,3 +68,21 @@ def run_in_package(command: list[str]) -> "subprocess.CompletedProcess[str]":
 async def gateway(database_url: str, tmp_path: Path) -> AsyncIterator[RestartableGateway]:
     async with restartable_gateway(database_url, objects_dir=tmp_path / "objects") as gateway:
         yield gateway
+
+
+@pytest.fixture
+def site(built: Path) -> Iterator[Site]:
+    """The pages of an application that has the built package."""
+    with serving(PACKAGE) as site:
+        site.pages["/"] = "<!doctype html>"
+        yield site
+
+
+@pytest.fixture
+async def tabs(
+    chromium_path: Path, site: Site, gateway: RestartableGateway
+) -> AsyncIterator[BrowserContext]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path)
+        yield await browser.new_context(base_url=site.url)
+        await browser.close()
