@@ -3,7 +3,7 @@
 import { Registry, type Source } from "./feed.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
 import type { ListQuery, RunHandle, RunPage, TriggerOptions } from "./http.js";
-import { loadHttp } from "./later.js";
+import { loadHttp, loadSse } from "./later.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import { manyRuns, oneRun, type ManyRuns, type Subject } from "./request.js";
 import { runFeed, runsFeed, type RunFeed, type RunsFeed } from "./run-feed.js";
@@ -167,5 +167,6 @@ function gatewayOf(options: ClientOptions): Gateway {
     fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
     WebSocket,
     transports: [first, ...others],
+    loadSse,
   };
 }

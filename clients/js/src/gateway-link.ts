@@ -11,7 +11,6 @@ import { delayBefore } from "./backoff.js";
 import { FIRST_DELAY_MS, LINGER_MS, LONGEST_DELAY_MS, RENEW_AHEAD_MS } from "./constants.js";
 import { RuncastError, type Problem } from "./errors.js";
 import type { Frame } from "./frame.js";
-import { loadSse } from "./later.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import type { Request } from "./request.js";
 import { listenToPage } from "./signals.js";
@@ -29,6 +28,7 @@ export interface Gateway {
   readonly WebSocket: typeof WebSocket | undefined;
   /** In order of preference. */
   readonly transports: readonly [TransportKind, ...TransportKind[]];
+  readonly loadSse: () => Promise<typeof import("./sse-transport.js")>;
 }
 
 interface Asked {
@@ -147,7 +147,7 @@ export class GatewayLink implements Link {
       this.#over({ kind: "lost", heard: false, problem: plain(error) });
       return;
     }
-    loadSse().then(
+    this.#gateway.loadSse().then(
       ifCurrent(({ SseTransport }) => {
         begin(new SseTransport(address, events, fetch));
       }),

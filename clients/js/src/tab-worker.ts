@@ -6,6 +6,7 @@
 import { LINGER_MS } from "./constants.js";
 import { GatewayLink } from "./gateway-link.js";
 import type { TransportKind } from "./link.js";
+import * as sse from "./sse-transport.js"; // not later: bundlers make one file of a worker
 import { Group } from "./tab-group.js";
 import { Leader } from "./tab-leader.js";
 import { TokenSource } from "./token-source.js";
@@ -41,6 +42,7 @@ export function work(scope: WorkerScope): void {
       tokens,
       fetch: (input, init) => globalThis.fetch(input, init),
       WebSocket: (globalThis as Partial<typeof globalThis>).WebSocket,
+      loadSse: () => Promise.resolve(sse),
     });
     leader = new Leader(group, link, "worker");
   });
