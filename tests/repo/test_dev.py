@@ -36,6 +36,7 @@ dev = load_dev()
         (["check"], ("check", [])),
         (["build"], ("build", [])),
         (["bench", "burst", "--smoke"], ("bench", ["burst", "--smoke"])),
+        (["chaos", "--minutes", "1"], ("chaos", ["--minutes", "1"])),
         (["--port", "test"], ("dev", ["--port", "test"])),
     ],
 )

@@ -1,0 +1,1 @@
+"""Breaks a deployment of runcast in every way it can, and looks whether anybody noticed."""
