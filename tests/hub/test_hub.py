@@ -395,6 +395,19 @@ class TestDrain:
         assert world.hub.counts.closed == {"drain": 3}
         assert (world.hub.connections, world.hub._leaving) == (set(), set())
 
+    async def test_who_was_admitted_just_before_is_asked_too(self) -> None:
+        """A regression: it was cut off without a word."""
+        world = RunHub(drain_seconds=0.0)
+        staying = await world.live()
+        staying.outlet.lingers = True
+        draining = asyncio.ensure_future(world.hub.drain())
+        await calm()
+        late = world.connect()
+        assert late.names == ["reconnect"]
+        assert late.outlet.ended == "4054 draining"
+        staying.outlet.leave()
+        await draining
+
     async def test_it_waits_for_the_last_bytes(self) -> None:
         world = RunHub(drain_seconds=0.0)
         client = await world.live()

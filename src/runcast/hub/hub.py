@@ -86,7 +86,7 @@ class Hub:
         spread = min(self.limits.drain_seconds, len(self.connections) / _DRAINED_A_SECOND)
         for connection in list(self.connections):
             delay = random.uniform(0, spread)
-            loop.call_later(delay, connection.drain, int(random.uniform(0.1, 1.0) * 2000))
+            loop.call_later(delay, connection.drain, _reconnect_delay_ms())
         deadline = loop.time() + spread + _LAST_BYTES_SECONDS
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
@@ -322,6 +322,8 @@ class Hub:
         self.look_at(connection, connection.next_due(now))
         if self.revocations.revokes(connection.grant, now):  # since it was authenticated
             connection.revoke()
+        elif self.draining:  # since it was admitted
+            connection.drain(_reconnect_delay_ms())
 
     def look_at(self, connection: Link, at: float) -> None:
         """Let the connection's `tick` be called at this time, and on from there."""
@@ -405,3 +407,8 @@ class Hub:
     def loop_lag(self) -> Histogram:
         """How late the event loop was for a timer that comes four times a second."""
         return self._wheel.lag
+
+
+def _reconnect_delay_ms() -> int:
+    """When one who is sent away comes back: at a time of its own."""
+    return int(random.uniform(0.1, 1.0) * 2000)
