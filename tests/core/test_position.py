@@ -140,6 +140,10 @@ class TestSeeing:
     def test_covers_whoever_saw_no_more(self, one: Position, other: Position) -> None:
         assert one.covers(other) == (seen(one) >= seen(other))
 
+    @given(small_positions, small_positions)
+    def test_common_is_what_both_saw(self, one: Position, other: Position) -> None:
+        assert seen(one.common(other)) == seen(one) & seen(other)
+
     @given(small_positions)
     def test_covers_itself(self, position: Position) -> None:
         assert position.covers(position)

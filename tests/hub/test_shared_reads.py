@@ -1,14 +1,16 @@
 """Shared reads: one read for all who ask the same, and never one that began before they asked."""
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from runcast.core.page import ChangePage
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
-from runcast.errors import BackendError, Draining
+from runcast.errors import BackendError, Draining, PositionLost
 from runcast.hub.shared_reads import SharedReads
 from runcast.testing import MemoryRunReader
 from tests.support.run_hub import EVERYTHING, RunHub, ScriptedRuns
@@ -74,6 +76,53 @@ async def test_other_questions_are_read_apart(runs: ScriptedRuns, reads: SharedR
     ):
         await question
         assert runs.reads == number
+
+
+def changes(reads: SharedReads, since: Position) -> "asyncio.Task[ChangePage]":
+    return asyncio.create_task(reads.read_changes(EVERYTHING, since=since, after=None, limit=10))
+
+
+async def test_those_who_stand_elsewhere_share_a_read_and_get_their_part(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    """A regression: with constant writes all have cursors of their own when a gateway restarts."""
+    runs.write(make_run(id="run_0"))
+    first = runs.position
+    runs.write(make_run(id="run_1"))
+    runs.delete("run_0")
+    second = runs.position
+    runs.write(make_run(id="run_2"))
+    asked = [changes(reads, since) for since in (second, first, runs.position, second)]
+    pages = await asyncio.gather(*asked)
+    found = [
+        {change.facets.id: change.run is not None for change in page.changes} for page in pages
+    ]
+    late, early = {"run_2": True}, {"run_2": True, "run_1": True, "run_0": False}
+    assert found == [late, early, {}, late]
+    assert runs.reads == 1
+    assert pages[0].frames[0] in pages[1].frames  # encoded once
+
+
+async def test_whose_position_is_lost_takes_it_from_nobody_else(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    old = runs.position
+    runs.write(make_run(id="run_1"))
+    here = runs.position
+    ahead = replace(here, xmax=here.xmax + 100)
+    lost, found = await asyncio.gather(
+        changes(reads, ahead), changes(reads, old), return_exceptions=True
+    )
+    assert isinstance(lost, PositionLost)
+    assert isinstance(found, ChangePage)
+    assert len(found.changes) == 1
+    runs.failures = [PositionLost("too_old", "Of the older one.")]
+    lost, found = await asyncio.gather(
+        changes(reads, old), changes(reads, here), return_exceptions=True
+    )
+    assert isinstance(lost, PositionLost)
+    assert isinstance(found, ChangePage)
+    assert found.changes == ()
 
 
 async def test_waiting_for_a_slot_lets_others_join(runs: ScriptedRuns, reads: SharedReads) -> None:

@@ -1,6 +1,6 @@
 """Pages in which runs are read: where one ended, and what it held."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from runcast.core.frame import RunFrame
@@ -48,3 +48,24 @@ class ChangePage:
     def __post_init__(self) -> None:
         frames = (RunFrame(change.run) if change.run else None for change in self.changes)
         object.__setattr__(self, "frames", tuple(frames))
+
+    def since(self, position: Position) -> "ChangePage":
+        """What of this page, read from further back, became visible after a position."""
+        if position.incarnation != self.position.incarnation:
+            return self  # its transaction numbers may be those of others by now
+        found = [
+            (change, frame)
+            for each, frame in zip(self.changes, self.frames, strict=True)
+            if (change := _since(each, position)) is not None
+        ]
+        page = ChangePage(tuple(change for change, _ in found), self.position, self.next)
+        # Those that others have encoded already.
+        object.__setattr__(page, "frames", tuple(frame for _, frame in found))
+        return page
+
+
+def _since(change: RunChange, position: Position) -> RunChange | None:
+    departures = tuple(each for each in change.departures if not position.sees(each.changed_in))
+    if departures or (change.run is not None and not position.sees(change.run.changed_in)):
+        return replace(change, departures=departures)
+    return None

@@ -83,6 +83,12 @@ class Position:
             and self.covers(other)
         )
 
+    def common(self, other: "Position") -> "Position":
+        """Give what both saw, of one incarnation: changes since then are all that either lacks."""
+        xmax = min(self.xmax, other.xmax)
+        in_flight = {xid for xid in (*self.in_flight, *other.in_flight) if xid < xmax}
+        return Position(self.database, xmax, tuple(sorted(in_flight)), self.incarnation)
+
     def cursor(self) -> str:
         """
         Format the position as the opaque resume token that clients hold.

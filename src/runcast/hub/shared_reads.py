@@ -1,9 +1,10 @@
 """
 Reads for many subscriptions: equal questions that wait at the same time are asked once.
 
-After a network loss or a deploy thousands come back at once and ask for the same. Nobody is given
-an answer that was read before the question came, so sharing is not seen except in the load. While
-many ask, the next read waits a little for more of them.
+After a network loss or a deploy thousands come back at once and ask for the same, each from where
+it stood: what is new since the first of these positions is read, and each is given its part. Nobody
+is given an answer that was read before the question came, so sharing is not seen except in the
+load. While many ask, the next read waits a little for more of them.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from runcast.core.page import ChangePage, PageKey
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
-from runcast.errors import Draining
+from runcast.errors import Draining, PositionLost
 from runcast.ports import RunReader
 
 Answer = TypeVar("Answer")
@@ -55,6 +56,7 @@ class SharedReads:
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._joined: dict[Hashable, int] = {}  # how many wait for the next read of a question
         self._crowds: OrderedDict[Hashable, _Crowd] = OrderedDict()
+        self._common: dict[Hashable, Position] = {}  # what all have seen who wait for a next read
         self.asked = 0
         self.read = 0
 
@@ -78,6 +80,36 @@ class SharedReads:
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
     ) -> ChangePage:
         """As `RunReader.read_changes`."""
+        if after is not None:
+            return await self._read_changes_alone(selector, since, after, limit)
+        question = (selector, since.database, since.incarnation, limit)
+        joined = question in self._next
+        self._common[question] = self._common[question].common(since) if joined else since
+
+        async def read() -> tuple[Position, ChangePage | PositionLost]:
+            common = self._common.pop(question)
+            try:
+                page = await self._runs.read_changes(
+                    selector, since=common, after=None, limit=limit
+                )
+            except PositionLost as lost:
+                return common, lost
+            return common, page
+
+        common, found = await self._share(question, read, self._slots)
+        if common == since:
+            if isinstance(found, PositionLost):
+                raise found
+            return found
+        if isinstance(found, PositionLost) or found.position.xmax < since.xmax:
+            # Theirs may be lost and ours not, or the other way round.
+            return await self._read_changes_alone(selector, since, None, limit)
+        return found.since(since)
+
+    async def _read_changes_alone(
+        self, selector: Selector, since: Position, after: PageKey | None, limit: int
+    ) -> ChangePage:
+        """Share only with those who stand at the very same position."""
         return await self._share(
             (selector, since, after, limit),
             lambda: self._runs.read_changes(selector, since=since, after=after, limit=limit),
