@@ -653,7 +653,7 @@ class TestMany:
         last = await app.sql.fetchval("SELECT version FROM runs")
         for follower in followers:
             await follower.over()
-            assert (follower.revision, follower.ended) == (last, "finished")
+            assert (follower.revisions[run_id], follower.ended) == (last, "finished")
         await app.deserted()
 
     async def test_subscribers_of_a_run_each(self, app: GatewayApp) -> None:
@@ -665,18 +665,20 @@ class TestMany:
         )
         followers = await self._followers(app, [row["id"] for row in rows])
         dice = random.Random(SEED)
-        for follower in dice.sample(followers, 300):
-            await app.update(follower.run_id, attempt_count=1)
+        for row in dice.sample(rows, 300):
+            await app.update(row["id"], attempt_count=1)
         await app.sql.execute("UPDATE runs SET attempt_count = 2")
         await app.sql.execute("UPDATE runs SET status = 'COMPLETED_SUCCESSFULLY'")
         last = await revisions(app.sql)
         for follower in followers:
             await follower.over()
-            assert (follower.revision, follower.ended) == (last[follower.run_id], "finished")
+            assert follower.run_id is not None
+            assert follower.revisions == {follower.run_id: last[follower.run_id]}
+            assert follower.ended == "finished"
         await app.deserted()
 
     async def _followers(self, app: GatewayApp, run_ids: list[str]) -> list[LightFollower]:
-        followers = [LightFollower(app.port, app.key, run_id) for run_id in run_ids]
+        followers = [LightFollower(app.port, app.key, run_id=run_id) for run_id in run_ids]
         for start in range(0, len(followers), 100):
             await asyncio.gather(*(each.connect() for each in followers[start : start + 100]))
         return followers
