@@ -148,14 +148,14 @@ def created_database(server_url: str, *, template: str = "template1") -> Iterato
         execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_until(holds: Callable[[], bool], *, seconds: float = _WAIT_SECONDS) -> None:
     """Wait, blocking and bounded, for something that other processes bring about."""
     pause = threading.Event()
-    for _ in range(int(_WAIT_SECONDS / _LOOK_SECONDS)):
+    for _ in range(int(seconds / _LOOK_SECONDS)):
         if holds():
             return
         pause.wait(_LOOK_SECONDS)
-    raise AssertionError(f"did not come true within {_WAIT_SECONDS:.0f} seconds")
+    raise AssertionError(f"did not come true within {seconds:.0f} seconds")
 
 
 def execute(url: str, sql: str) -> None:
