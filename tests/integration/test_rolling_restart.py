@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import random
 from collections.abc import AsyncIterator
@@ -19,11 +20,13 @@ from tests.support.light_follower import LightFollower
 from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
 from tests.support.stream_follower import StreamFollower
 
+logger = logging.getLogger(__name__)
+
 FOLLOWERS = int(os.environ.get("RUNCAST_RESTART_FOLLOWERS") or 300)
 TAGS = 5
 RUNS = [f"run_{number}" for number in range(20)]
 STREAMING = "run_s"  # it has a stream, and nobody follows its changes
-_PACE_SECONDS = 0.02
+_PACE_SECONDS = 0.02 * FOLLOWERS / 300  # this one process delivers and receives everything
 
 
 class Writer:
@@ -130,6 +133,7 @@ async def restart(
     assert sum(len(each.told) for each in followers) == told + moved
     asked = sum(hub.reads.asked for hub in others) - sum(asked for asked, _ in before)
     read = sum(hub.reads.read for hub in others) - sum(read for _, read in before)
+    logger.info("%d came back, asked %d times, and were answered by %d reads", moved, asked, read)
     assert asked >= moved >= len(followers) // 4
     # Whoever asks for the same tag shares, wherever it stood: one read for each tag and gateway;
     # as much again for whoever asked just before or after.
