@@ -1,8 +1,9 @@
 // What an application makes once: the way to one gateway.
 
+import type { Frame } from "./frame.js";
 import { Registry, type Source } from "./feed.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
-import type { ListQuery, RunHandle, RunPage, TriggerOptions } from "./http.js";
+import type { ListQuery, RelatedRuns, RunHandle, RunPage, TriggerOptions } from "./http.js";
 import { loadHttp, loadSse } from "./later.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import { manyRuns, oneRun, type ManyRuns, type Subject } from "./request.js";
@@ -32,6 +33,8 @@ export interface ClientOptions {
    * one of the tabs. Only tokens that a function gives are shared.
    */
   readonly shareTabs?: boolean | "locks";
+  /** Called with every frame of every subscription, and what it is of: for tools that show them. */
+  readonly onFrame?: (frame: Frame, of: Subject) => void;
   /** In place of the global ones; a worker has none but those. */
   readonly fetch?: typeof fetch;
   readonly WebSocket?: typeof WebSocket;
@@ -44,6 +47,11 @@ export interface FollowOptions {
   readonly throttleMs?: number;
 }
 
+export interface RunsOptions extends FollowOptions {
+  /** How many runs to keep, the newest ones; all if left out. */
+  readonly maxRuns?: number;
+}
+
 export interface Client {
   /** Follow one run. It ends when the run is finished, unless it is told to `stay`. */
   run<Id extends TaskId = TaskId>(
@@ -51,7 +59,7 @@ export interface Client {
     options?: FollowOptions & { readonly stay?: boolean },
   ): RunFeed<Id>;
   /** Follow the runs of a batch, or those that have all of some tags, are of a task, or all. */
-  runs<Id extends TaskId = TaskId>(which: ManyRuns<Id>, options?: FollowOptions): RunsFeed<Id>;
+  runs<Id extends TaskId = TaskId>(which: ManyRuns<Id>, options?: RunsOptions): RunsFeed<Id>;
   /** Follow a stream of a run. */
   stream<Part = unknown>(runId: string, key: string, options?: StreamOptions): StreamFeed<Part>;
   stream<Id extends TaskId, Key extends StreamKey<Id>>(
@@ -65,6 +73,8 @@ export interface Client {
     payload: PayloadOf<Id>,
     options?: TriggerOptions,
   ): Promise<RunHandle<Id>>;
+  /** Read the runs around one: its root, its parent, and up to 100 children, newest last. */
+  related(id: string, signal?: AbortSignal): Promise<RelatedRuns>;
   /** Read one page of runs, newest first. */
   list<Id extends TaskId = TaskId>(
     query?: ListQuery<Id>,
@@ -72,6 +82,9 @@ export interface Client {
   ): Promise<RunPage<Id>>;
   /** How the connection is. */
   readonly connection: Store<ConnectionState>;
+  /** Measure how long the gateway takes to answer, unless tabs share the connection; `connection`
+   * tells it as `latencyMs`. */
+  ping(): void;
   /** The same gateway with another token, over a connection of its own. */
   withToken(token: Token): Client;
   /** End all subscriptions, iterations and the connection. Whoever subscribes later makes them anew. */
@@ -84,6 +97,13 @@ export function createClient(options: ClientOptions): Client {
   const mayWork = shareTabs === true && !options.fetch && !options.WebSocket;
   const link: Link =
     shareTabs && hasTabs() ? new SharedLink(gateway, mayWork) : new GatewayLink(gateway);
+  const watched: Pick<Link, "open"> = {
+    open: (request, receive) =>
+      link.open(request, (frame) => {
+        options.onFrame?.(frame, request);
+        receive(frame);
+      }),
+  };
   const registry = new Registry();
   let pages = 0;
 
@@ -96,7 +116,7 @@ export function createClient(options: ClientOptions): Client {
     return {
       peek: () => registry.peek<Kept>(key),
       obtain: () =>
-        registry.obtain(key, (onOver) => new Subscription(link, subject, data(), onOver)),
+        registry.obtain(key, (onOver) => new Subscription(watched, subject, data(), onOver)),
     };
   }
 
@@ -108,10 +128,10 @@ export function createClient(options: ClientOptions): Client {
         throttleMs,
       );
     },
-    runs(which: ManyRuns, { skipColumns, throttleMs }: FollowOptions = {}) {
+    runs(which: ManyRuns, { skipColumns, throttleMs, maxRuns }: RunsOptions = {}) {
       const subject = manyRuns(which, skipColumns, Date.now());
       return runsFeed(
-        source(subject, {}, () => new RunSet()),
+        source(subject, { maxRuns }, () => new RunSet(maxRuns)),
         throttleMs,
       );
     },
@@ -128,7 +148,7 @@ export function createClient(options: ClientOptions): Client {
           page: (log) =>
             registry.obtain(
               `page ${String(++pages)}`,
-              (onOver) => new Subscription(link, subject, log, onOver),
+              (onOver) => new Subscription(watched, subject, log, onOver),
             ),
         },
         chosen,
@@ -138,7 +158,10 @@ export function createClient(options: ClientOptions): Client {
       (await loadHttp()).trigger(gateway, task, payload, triggerOptions),
     list: async (query?: ListQuery, signal?: AbortSignal) =>
       (await loadHttp()).list(gateway, query, signal),
+    related: async (id: string, signal?: AbortSignal) =>
+      (await loadHttp()).related(gateway, id, signal),
     connection: link.connection,
+    ping: () => link.ping?.(),
     withToken: (token: Token) => createClient({ ...options, token }),
     close() {
       registry.leaveAll();
@@ -154,7 +177,7 @@ function gatewayOf(options: ClientOptions): Gateway {
   const baseURL = options.baseURL ?? location?.origin;
   if (!baseURL || !/^https?:\/\//.test(baseURL)) {
     throw new TypeError(
-      'createClient needs the address of the gateway as `baseURL`, such as "https://…".',
+      'createClient needs a `baseURL`, such as "https://…".',
     );
   }
   const WebSocket = options.WebSocket ?? (globalThis as Partial<typeof globalThis>).WebSocket;

@@ -7,7 +7,13 @@ import type { Run } from "./types.js";
 export type Frame =
   | { readonly type: "run"; readonly run: Run; readonly cursor?: string }
   | { readonly type: "gone"; readonly gone: Gone; readonly cursor?: string }
-  | { readonly type: "parts"; readonly offset: number; readonly parts: readonly unknown[] }
+  | {
+      readonly type: "parts";
+      readonly offset: number;
+      readonly parts: readonly unknown[];
+      /** When each was stored, in Unix milliseconds. */
+      readonly times: readonly number[];
+    }
   | { readonly type: "up-to-date"; readonly cursor?: string; readonly offset?: number }
   | { readonly type: "cursor"; readonly cursor: string }
   | { readonly type: "reset"; readonly reset: Reset }

@@ -89,6 +89,10 @@ export class GatewayLink implements Link {
     if (this.#asked.size > 0) this.#connect();
   };
 
+  ping(): void {
+    this.#current?.transport?.ping();
+  }
+
   close(): void {
     this.#asked.clear();
     this.#sleep();
@@ -127,6 +131,9 @@ export class GatewayLink implements Link {
     const events = {
       frame: ifCurrent(this.#pass),
       ready: ifCurrent(this.#ready),
+      answered: (latencyMs: number) => {
+        this.#connection.set({ ...this.#connection.getSnapshot(), latencyMs });
+      },
       tokenRefused: ifCurrent(() => {
         this.#renewIn(delayBefore(this.#refusals++));
       }),
@@ -256,7 +263,7 @@ export class GatewayLink implements Link {
       if (this.#asked.size > 0) this.#connect();
       else this.#sleep();
     });
-    this.#show("waiting", problem);
+    this.#show("waiting", problem, Date.now() + delay);
     // They ask again at once, which is why all are taken out first.
     for (const { receive } of this.#takeAll()) receive({ type: "lost", problem });
   }
@@ -309,9 +316,9 @@ export class GatewayLink implements Link {
     });
   }
 
-  #show(status: ConnectionState["status"], problem?: Problem): void {
+  #show(status: ConnectionState["status"], problem?: Problem, retryAt?: number): void {
     const { reconnects } = this.#connection.getSnapshot();
-    this.#connection.set({ status, reconnects, ...(problem && { problem }) });
+    this.#connection.set({ status, reconnects, problem, retryAt });
   }
 }
 

@@ -51,6 +51,13 @@ export interface RunPage<Id extends TaskId = TaskId> {
   readonly pagination: { readonly next?: string; readonly previous?: string };
 }
 
+/** Runs around a run, as far as the token shows them. */
+export interface RelatedRuns {
+  readonly root?: { readonly id: string };
+  readonly parent?: { readonly id: string };
+  readonly children: readonly { readonly id: string }[];
+}
+
 interface Http {
   readonly baseURL: string;
   readonly tokens: TokenSource;
@@ -116,6 +123,12 @@ export async function list(
   signal?: AbortSignal,
 ): Promise<RunPage> {
   return (await request(http, "GET", listPath(query), undefined, signal)) as RunPage;
+}
+
+export async function related(http: Http, id: string, signal?: AbortSignal): Promise<RelatedRuns> {
+  const path = `/api/v3/runs/${encodeURIComponent(id)}`;
+  const run = await request(http, "GET", path, undefined, signal);
+  return (run as { relatedRuns: RelatedRuns }).relatedRuns;
 }
 
 const LIST_PARAMETERS = {

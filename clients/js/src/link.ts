@@ -14,6 +14,8 @@ export interface Link {
    */
   open(request: Request, receive: (frame: Frame) => void): () => void;
   readonly connection: Store<ConnectionState>;
+  /** Ask the gateway whether it is there; `latencyMs` tells how long the answer took. Not where tabs share one. */
+  ping?(): void;
   /** Let go of the connection for good. */
   close(): void;
 }
@@ -31,6 +33,10 @@ export interface ConnectionState {
   readonly transport?: TransportKind;
   /** Connections since the first that were made. */
   readonly reconnects: number;
+  /** How long the gateway took to answer the last ping, or to begin the last event stream. */
+  readonly latencyMs?: number;
+  /** When the next attempt is made, in Unix milliseconds. */
+  readonly retryAt?: number | undefined;
   /** What ended the last connection, or hinders the next one. */
-  readonly problem?: Problem;
+  readonly problem?: Problem | undefined;
 }

@@ -6,8 +6,13 @@ import type { Run } from "./types.js";
 
 export class RunSet {
   #runs = new Map<string, Run>();
+  readonly #maxRuns: number;
   #cursor: string | undefined;
   #sorted: readonly Run[] | undefined = [];
+
+  constructor(maxRuns = Infinity) {
+    this.#maxRuns = maxRuns;
+  }
 
   get position(): Position {
     return this.#cursor === undefined ? {} : { cursor: this.#cursor };
@@ -15,7 +20,11 @@ export class RunSet {
 
   /** Newest first; the same array until something changes. */
   get runs(): readonly Run[] {
-    return (this.#sorted ??= [...this.#runs.values()].sort(newestFirst));
+    if (!this.#sorted) {
+      this.#sorted = [...this.#runs.values()].sort(newestFirst).slice(0, this.#maxRuns);
+      this.#runs = new Map(this.#sorted.map((run) => [run.id, run])); // older ones are let go
+    }
+    return this.#sorted;
   }
 
   get(id: string): Run | undefined {

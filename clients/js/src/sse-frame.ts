@@ -13,7 +13,10 @@ export function decodeEvent({
   data,
   id,
 }: ServerSentEvent): Frame | ConnectionFrame | undefined {
-  if (type === "message") return { type: "parts", offset: offsetOf(id), parts: [partOf(data)] };
+  if (type === "message") {
+    const [time, offset] = placeOf(id);
+    return { type: "parts", offset, parts: [partOf(data)], times: [time] };
+  }
   const cursor = id ? { cursor: id } : undefined;
   if (type === "id") return cursor && { type: "cursor", ...cursor };
   const value = JSON.parse(data) as object;
@@ -43,8 +46,9 @@ function partOf(data: string): unknown {
   }
 }
 
-function offsetOf(id: string | undefined): number {
-  const offset = Number(id?.split("-")[1]);
-  if (!Number.isSafeInteger(offset)) throw new SyntaxError("A part came without its offset.");
-  return offset;
+function placeOf(id = ""): [time: number, offset: number] {
+  const [time, offset] = id.split("-").map(Number);
+  if (time === undefined || offset === undefined || !Number.isSafeInteger(offset))
+    throw new SyntaxError("A part came without its offset.");
+  return [time, offset];
 }

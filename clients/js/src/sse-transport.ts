@@ -48,6 +48,9 @@ export class SseTransport implements Transport {
     this.#token = token;
   }
 
+  /** Nobody can be asked here; each new response tells. */
+  ping(): void {}
+
   doubt(): void {
     for (const stream of this.#responses.values()) stream.doubt();
   }
@@ -59,12 +62,14 @@ export class SseTransport implements Transport {
 
   /** Follow one response to its end; gives an outcome if that is the end of all. */
   async #follow(id: string, request: Request, stream: EventStream): Promise<Outcome | undefined> {
+    const askedAt = Date.now();
     try {
       const response = await this.#fetch.call(undefined, urlOf(this.#baseURL, request), {
         headers: { accept: "text/event-stream", authorization: `Bearer ${this.#token}` },
         signal: stream.signal,
         cache: "no-store",
       });
+      this.#events.answered(Date.now() - askedAt);
       if (response.status === 204) {
         this.#pass(id, stream, { type: "end", end: { reason: "finished" } });
         return undefined;

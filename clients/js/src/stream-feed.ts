@@ -21,12 +21,14 @@ export interface StreamOptions {
 export interface StreamSnapshot<Part = unknown> extends Progress {
   /** The newest parts, oldest first. */
   readonly parts: readonly Part[];
+  /** When each of them was stored, in Unix milliseconds. */
+  readonly times: readonly number[];
   /** Offset of the first of them. */
   readonly firstOffset: number;
   /** The text of all parts that came, also of those that are not kept; see `textOf`. */
   readonly text: string;
-  /** Whether the text lacks its beginning, because it is longer than may be kept. */
-  readonly isTextCut: boolean;
+  /** How many characters came before it, which are not kept. */
+  readonly textOffset: number;
 }
 
 /**
@@ -43,9 +45,10 @@ export const DEFAULT_STREAM = { from: "start", maxParts: 1000, maxText: 1_000_00
 export const NO_STREAM: StreamSnapshot = {
   ...NOT_FOLLOWED,
   parts: [],
+  times: [],
   firstOffset: 0,
   text: "",
-  isTextCut: false,
+  textOffset: 0,
 };
 
 export interface StreamSource extends Source<StreamLog> {
@@ -83,8 +86,9 @@ function streamSnapshot(subscription: Subscription<StreamLog> | undefined): Stre
   return {
     ...progress,
     parts: log.partsFrom(log.first),
+    times: log.times,
     firstOffset: log.first,
     text: log.text,
-    isTextCut: log.isTextCut,
+    textOffset: log.textOffset,
   };
 }

@@ -17,9 +17,10 @@ export class StreamLog {
   readonly #bounds: LogBounds;
   // Both hold up to twice what is kept: to take away from the front each time would move all of it.
   #parts: unknown[] = [];
+  #times: number[] = [];
   #text = "";
+  #cut = 0; // characters of text that are gone
   #next: number | undefined;
-  #isCut = false;
 
   constructor(from: "start" | "latest" | number, bounds: LogBounds) {
     this.#from = from;
@@ -50,9 +51,14 @@ export class StreamLog {
     return this.#text.slice(Math.max(this.#text.length - this.#bounds.maxText, 0));
   }
 
-  /** Whether the text lacks its beginning, because it is longer than may be kept. */
-  get isTextCut(): boolean {
-    return this.#isCut || this.#text.length > this.#bounds.maxText;
+  /** How many characters of text came before `text`. */
+  get textOffset(): number {
+    return this.#cut + Math.max(this.#text.length - this.#bounds.maxText, 0);
+  }
+
+  /** When the parts that are kept were stored. */
+  get times(): readonly number[] {
+    return this.size > 0 ? this.#times.slice(-this.size) : [];
   }
 
   /** Parts from this offset on, as far as they are kept. */
@@ -76,9 +82,11 @@ export class StreamLog {
         "Parts of the stream are missing; it is asked for again.",
       );
     }
-    const fresh = frame.parts.slice(next - frame.offset);
+    const known = next - frame.offset;
+    const fresh = frame.parts.slice(known);
     this.#next = next + fresh.length;
     for (const part of fresh) this.#parts.push(part);
+    for (const time of frame.times.slice(known)) this.#times.push(time);
     this.#text += fresh.map(textOf).join("");
     this.#trim();
   }
@@ -86,17 +94,21 @@ export class StreamLog {
   /** Begin anew: the gateway says where. */
   forget(): void {
     this.#parts = [];
+    this.#times = [];
     this.#text = "";
-    this.#isCut = false;
+    this.#cut = 0;
     this.#next = undefined;
   }
 
   #trim(): void {
     const { maxParts, maxText } = this.#bounds;
-    if (this.#parts.length > 2 * maxParts) this.#parts = this.#parts.slice(-maxParts);
+    if (this.#parts.length > 2 * maxParts) {
+      this.#parts = this.#parts.slice(-maxParts);
+      this.#times = this.#times.slice(-maxParts);
+    }
     if (this.#text.length > 2 * maxText) {
+      this.#cut = this.textOffset;
       this.#text = this.text;
-      this.#isCut = true;
     }
   }
 }

@@ -44,7 +44,7 @@ export class Subscription<Kept extends Data> {
   /** Grows with each change that listeners have been told of. */
   readonly changes: Store<number>;
 
-  readonly #link: Link;
+  readonly #link: Pick<Link, "open">;
   readonly #subject: Subject;
   readonly #onOver: () => void;
   readonly #changes = new Cell(0);
@@ -55,7 +55,12 @@ export class Subscription<Kept extends Data> {
   readonly #timers = new Timers<"retry" | "linger" | "flush">();
 
   /** `onOver`: nobody follows it any more, or nothing more will come; whoever comes needs another. */
-  constructor(link: Link, subject: Subject, data: Kept, onOver: () => void = () => undefined) {
+  constructor(
+    link: Pick<Link, "open">,
+    subject: Subject,
+    data: Kept,
+    onOver: () => void = () => undefined,
+  ) {
     this.#link = link;
     this.#subject = subject;
     this.#onOver = onOver;

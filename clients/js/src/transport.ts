@@ -16,6 +16,8 @@ export interface TransportEvents {
   frame(id: string, frame: Frame): void;
   /** The token is accepted, until `expiresAt` in Unix seconds if the transport knows. */
   ready(expiresAt: number | undefined): void;
+  /** The gateway took so long to answer. */
+  answered(latencyMs: number): void;
   /** A newer token is not; the one before goes on until its end. */
   tokenRefused(): void;
   /** It is over; nothing follows. */
@@ -27,6 +29,8 @@ export interface Transport {
   unsubscribe(id: string): void;
   /** Go on under a newer token. */
   authenticate(token: string): void;
+  /** Measure how long an answer takes, where that can be done. */
+  ping(): void;
   /** There is reason for doubt: find out whether the other side is still there. */
   doubt(): void;
   /** End it without a word. */

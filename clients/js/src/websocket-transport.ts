@@ -24,6 +24,7 @@ export class WebSocketTransport implements Transport {
   #last: Outcome | undefined; // how it will have ended
   #timer: ReturnType<typeof setTimeout> | undefined;
   #awaitsPong = false;
+  #askedAt = 0; // when the last ping was sent
   #isOver = false;
 
   constructor({ baseURL, token }: Address, events: TransportEvents, Socket: typeof WebSocket) {
@@ -56,6 +57,10 @@ export class WebSocketTransport implements Transport {
 
   authenticate(token: string): void {
     this.#send({ type: "authenticate", token });
+  }
+
+  ping(): void {
+    if (this.#heard && !this.#awaitsPong) this.#ping(PONG_MS);
   }
 
   doubt(): void {
@@ -118,6 +123,7 @@ export class WebSocketTransport implements Transport {
         else this.#last = outcomeOfProblem(frame.problem, true);
         break;
       case "pong":
+        this.#events.answered(Date.now() - this.#askedAt);
         break;
     }
   }
@@ -135,6 +141,7 @@ export class WebSocketTransport implements Transport {
   }
 
   #ping(patience: number): void {
+    this.#askedAt = Date.now();
     this.#send({ type: "ping" });
     this.#silentFor(patience);
     this.#awaitsPong = true;

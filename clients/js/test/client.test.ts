@@ -431,9 +431,10 @@ describe("streams", () => {
       gateway.deliver();
     }
     await pass();
-    const { parts, text, firstOffset, isTextCut } = feed.getSnapshot();
-    expect(parts).toHaveLength(100);
-    expect([firstOffset, text.length, isTextCut]).toEqual([99_900, 1000, true]);
+    const { parts, times, text, firstOffset, textOffset } = feed.getSnapshot();
+    expect([parts.length, times.length]).toEqual([100, 100]);
+    expect([firstOffset, times[0], text.length]).toEqual([99_900, 100_900, 1000]);
+    expect(textOffset + text.length).toBe(588_890); // characters of all
     expect(text.endsWith("99998,99999,")).toBe(true);
   });
 
@@ -447,6 +448,42 @@ describe("streams", () => {
     gateway.append("llm", 3);
     await pass(1000);
     expect(feed.getSnapshot()).toMatchObject({ parts: [3], firstOffset: 2 });
+  });
+});
+
+describe("what tools can see", () => {
+  test("every frame, with what it is of", async () => {
+    const frames: string[] = [];
+    connect({
+      onFrame: (frame, of) =>
+        frames.push(`${"stream" in of ? of.stream.key : "runs"} ${frame.type}`),
+    });
+    gateway.change("run_1");
+    gateway.append("llm", "a");
+    const run = follow(client.run("run_1"));
+    follow(client.stream("run_1", "llm"));
+    await pass();
+    expect(frames).toEqual(["runs run", "runs up-to-date", "llm parts", "llm up-to-date"]);
+    run.stop();
+    gateway.cut();
+    await pass();
+    expect(frames).toContain("llm lost");
+  });
+
+  test("how long the gateway took to answer, and when the next attempt is made", async () => {
+    connect();
+    follow(client.runs({}));
+    await pass();
+    client.ping();
+    await vi.advanceTimersByTimeAsync(20);
+    gateway.deliver();
+    expect(client.connection.getSnapshot()).toMatchObject({ status: "open", latencyMs: 20 });
+    gateway.isUp = false;
+    gateway.cut();
+    await vi.advanceTimersByTimeAsync(1);
+    const { status, retryAt = 0 } = client.connection.getSnapshot();
+    expect(status).toBe("waiting");
+    expect(retryAt).toBeGreaterThan(Date.now());
   });
 });
 

@@ -87,8 +87,8 @@ describe("events become the messages that they would be on a WebSocket", () => {
 
   test("a part is its JSON, or else a text", () => {
     const part = (data: string) => decodeEvent({ type: "message", data, id: "17-4" });
-    expect(part('{"a":1}')).toEqual({ type: "parts", offset: 4, parts: [{ a: 1 }] });
-    expect(part("no json")).toEqual({ type: "parts", offset: 4, parts: ["no json"] });
+    expect(part('{"a":1}')).toEqual({ type: "parts", offset: 4, parts: [{ a: 1 }], times: [17] });
+    expect(part("no json")).toEqual({ type: "parts", offset: 4, parts: ["no json"], times: [17] });
   });
 
   test("a part without offset is refused", () => {

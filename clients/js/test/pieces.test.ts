@@ -77,6 +77,26 @@ describe("a set of runs", () => {
     expect(set.position).toEqual({ cursor: "c2" });
   });
 
+  test("keeps the newest runs where it may not keep all", () => {
+    fc.assert(
+      fc.property(
+        fc.shuffledSubarray([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        fc.integer({ min: 1, max: 4 }),
+        (order, max) => {
+          const set = new RunSet(max);
+          for (const n of order) {
+            set.take({
+              type: "run",
+              run: aRun({ id: `run_${String(n)}`, createdAt: `2026-01-0${String(n)}` }),
+            });
+          }
+          const newest = [...order].sort((a, b) => b - a).slice(0, max);
+          expect(set.runs.map((run) => run.id)).toEqual(newest.map((n) => `run_${String(n)}`));
+        },
+      ),
+    );
+  });
+
   test("forgets its position with its runs", () => {
     const set = new RunSet();
     set.take({ type: "run", run: aRun(), cursor: "c1" });
@@ -107,13 +127,14 @@ describe("a log of a stream", () => {
         for (const [back, count] of messages) {
           const offset = Math.max(known - back, 0);
           const parts = Array.from({ length: count }, (_, n) => `${String(offset + n)},`);
-          log.take({ type: "parts", offset, parts });
+          log.take({ type: "parts", offset, parts, times: parts.map((_, n) => offset + n) });
           known = Math.max(known, offset + count);
         }
         const all = Array.from({ length: known }, (_, n) => `${String(n)},`);
         expect(log.partsFrom(0)).toEqual(all.slice(-bounds.maxParts));
         expect(log.text).toBe(all.join("").slice(-bounds.maxText));
-        expect(log.isTextCut).toBe(all.join("").length > bounds.maxText);
+        expect(log.textOffset).toBe(Math.max(all.join("").length - bounds.maxText, 0));
+        expect(log.times).toEqual(all.map((_, n) => n).slice(-bounds.maxParts));
         expect(log.next ?? 0).toBe(known);
       }),
     );
@@ -121,9 +142,9 @@ describe("a log of a stream", () => {
 
   test("refuses parts behind a gap, and stays where it was", () => {
     const log = new StreamLog("start", bounds);
-    log.take({ type: "parts", offset: 0, parts: [0, 1] });
+    log.take({ type: "parts", offset: 0, parts: [0, 1], times: [1, 1] });
     expect(() => {
-      log.take({ type: "parts", offset: 3, parts: [3] });
+      log.take({ type: "parts", offset: 3, parts: [3], times: [1] });
     }).toThrow("missing");
     expect(log.position).toEqual({ from: 2 });
   });

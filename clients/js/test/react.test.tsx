@@ -313,6 +313,14 @@ describe("useRunsList", () => {
     );
   }
 
+  test("the runs around a run are read from the run", async () => {
+    answers = [{ status: 200, body: { relatedRuns: { parent: { id: "run_0" }, children: [] } } }];
+    const related = client.related("run_1");
+    await pass();
+    expect(await related).toEqual({ parent: { id: "run_0" }, children: [] });
+    expect(requests.at(-1)?.path).toBe("/api/v3/runs/run_1");
+  });
+
   test("shows a page, and the next one", async () => {
     answers = [page("run_0"), page("run_1", "c1"), page("run_2")];
     const { again } = show(<List />); // StrictMode asks twice, and drops the first answer

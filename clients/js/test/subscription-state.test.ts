@@ -15,7 +15,7 @@ const INPUTS = {
   due: { type: "due" },
   run: { type: "run", run: aRun() },
   gone: { type: "gone", gone: { id: "run_1", reason: "deleted" } },
-  parts: { type: "parts", offset: 0, parts: [1] },
+  parts: { type: "parts", offset: 0, parts: [1], times: [17] },
   "up-to-date": { type: "up-to-date", cursor: "c" },
   cursor: { type: "cursor", cursor: "c" },
   reset: { type: "reset", reset: { reason: "too_old", message: "m" } },

@@ -149,8 +149,8 @@ export class RunProgressElement extends Base {
     else this.#say("runcomplete", { run });
   }
 
-  #takeText({ text, status, isTextCut }: StreamSnapshot): void {
-    this.#parts?.setText(isTextCut ? `…${text}` : text);
+  #takeText({ text, status, textOffset }: StreamSnapshot): void {
+    this.#parts?.setText(textOffset > 0 ? `…${text}` : text);
     this.#parts?.text.setAttribute("aria-busy", String(status !== "ended" && status !== "failed"));
   }
 

@@ -7,6 +7,8 @@ import { useFeed, useOnComplete, type HookOptions } from "./use-feed.js";
 
 export interface UseRunOptions<Id extends TaskId>
   extends HookOptions, Pick<FollowOptions, "skipColumns"> {
+  /** Go on when the run is finished: its metadata and tags may still change. */
+  readonly stay?: boolean;
   /** The run is finished or deleted, or cannot be followed: see `status` and `error`. */
   readonly onComplete?: (snapshot: RunSnapshot<Id>) => void;
 }
@@ -14,10 +16,16 @@ export interface UseRunOptions<Id extends TaskId>
 /** `id`: undefined while it is not known yet. */
 export function useRun<Id extends TaskId = TaskId>(
   id: string | undefined,
-  { enabled = true, throttleMs = 0, skipColumns = [], onComplete }: UseRunOptions<Id> = {},
+  {
+    enabled = true,
+    throttleMs = 0,
+    skipColumns = [],
+    stay = false,
+    onComplete,
+  }: UseRunOptions<Id> = {},
 ): RunSnapshot<Id> {
   const snapshot = useFeed(
-    { id, skipColumns, throttleMs },
+    { id, skipColumns, throttleMs, stay },
     enabled && id !== undefined,
     NO_RUN,
     openRun,
@@ -28,7 +36,7 @@ export function useRun<Id extends TaskId = TaskId>(
 
 function openRun(
   client: Client,
-  { id = "", ...options }: { id?: string | undefined } & FollowOptions,
+  { id = "", ...options }: { id?: string | undefined; stay: boolean } & FollowOptions,
 ) {
   return client.run(id, options);
 }

@@ -188,7 +188,8 @@ export class ModelGateway {
     const { parts, isClosed } = this.#stream(stream);
     const fresh = parts.slice(follower.next);
     if (fresh.length > 0) {
-      socket.queue.push({ type: "parts", id, cursor: "c", offset: follower.next, parts: fresh });
+      const [offset, times] = [follower.next, fresh.map((_, n) => 1000 + follower.next + n)];
+      socket.queue.push({ type: "parts", id, cursor: "c", offset, parts: fresh, times });
     }
     follower.next = parts.length;
     if (!isClosed) return;
