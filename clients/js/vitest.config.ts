@@ -15,6 +15,16 @@ export default defineConfig({
       },
       {
         resolve: {
+          alias: {
+            "@runcast/client": here("src/index.ts"),
+            "fast-check": here("node_modules/fast-check"),
+            vitest: here("node_modules/vitest"),
+          },
+        },
+        test: { name: "page", include: ["../page/test/**/*.test.ts"] },
+      },
+      {
+        resolve: {
           alias: [
             {
               find: /^(react|react-dom)(?=\/|$)/,

@@ -1,5 +1,5 @@
 // Bundles what the gateway serves into src/runcast/web/built, at the paths of its URLs.
-// A new file of the gateway is a new line in `entryPoints`: { "element/x": … } is /element/x.js.
+// A bundle more is a line more under `entryPoints`: "element/x" is served as /element/x.js.
 
 import { cp, mkdir, rm } from "node:fs/promises";
 import { build } from "esbuild";
@@ -17,20 +17,16 @@ const common = {
   format: "esm",
   target: "es2022",
   minify: true,
+  charset: "utf8",
   logLevel: "warning",
 };
 
 await build({
   ...common,
-  entryPoints: {
-    "page/page": "src/page.js",
-    "page/style": "src/page.css",
-    "page/sse": "src/sse.js",
-    "page/run-table": "src/run-table.js",
-    "page/run-spans": "src/run-spans.js",
-    "page/stream-text": "src/stream-text.js",
-    "page/stream-log": "src/stream-log.js",
-  },
+  entryPoints: [
+    { in: "src/main.tsx", out: "page/page" },
+    { in: "src/page.css", out: "page/page" },
+  ],
   splitting: true,
   chunkNames: "page/chunk-[hash]",
   jsx: "automatic",

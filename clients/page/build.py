@@ -13,6 +13,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+if sys.platform != "win32":
+    import fcntl
+
 HERE = Path(__file__).resolve().parent
 CLIENT = HERE.parent / "js"
 BUILT = HERE.parents[1] / "src" / "runcast" / "web" / "built"
@@ -21,6 +24,14 @@ MISSING = 3
 
 
 def main() -> int:
+    """Build if that is needed and return the exit status; one process at a time."""
+    with (HERE / ".npm-lock").open("w") as turnstile:
+        if sys.platform != "win32":
+            fcntl.flock(turnstile, fcntl.LOCK_EX)
+        return build()
+
+
+def build() -> int:
     """Build if that is needed and return the exit status."""
     stamp, state = BUILT / ".sources", digest(sources())
     if stamp.is_file() and stamp.read_text() == state:

@@ -12,17 +12,24 @@ WIDE: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
 # Chromium logs these for every failed request; the tests that cut the network cause them.
-NETWORK_NOISE = re.compile(r"Failed to load resource")
+NETWORK_NOISE = re.compile(r"Failed to load resource|WebSocket connection to")
 
 
 @asynccontextmanager
 async def opened(
-    browser: Browser, url: str, *, viewport: ViewportSize = WIDE, dark: bool = False
+    browser: Browser,
+    url: str,
+    *,
+    viewport: ViewportSize = WIDE,
+    dark: bool = False,
+    websockets: bool = True,
 ) -> AsyncIterator[Page]:
     """A page in a context of its own; it fails the test for any error that the page logs."""
     theme: Any = "dark" if dark else "light"
     context = await browser.new_context(viewport=viewport, color_scheme=theme)
     context.set_default_timeout(PATIENCE_MS)
+    if not websockets:
+        await context.add_init_script("delete globalThis.WebSocket")
     page = await context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
