@@ -140,6 +140,8 @@ class Feed:
         ``closing`` says afterwards whether the feed is over on this connection.
         """
         match name:
+            case "connection":
+                self.note(f"connection {data['id']}")
             case "gone":
                 self.gone(data["id"], data["reason"])
             case "up-to-date":

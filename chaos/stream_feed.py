@@ -73,6 +73,8 @@ class StreamFeed:
         """A named event."""
         self.note(f"{name} {data}")
         match name:
+            case "connection":
+                pass
             case "up-to-date":
                 if data["offset"] != len(self.texts):
                     self._object("offset", f"up to date at {data['offset']}: {len(self.texts)}")

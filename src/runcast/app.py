@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from runcast.postgres.migrate import verify_schema
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.relayed_tailer import RelayedTailer
+from runcast.postgres.renewals import PostgresRenewals
 from runcast.postgres.revocation_follower import RevocationFollower
 from runcast.postgres.revocations import PostgresRevocationStore
 from runcast.postgres.run_store import PostgresRunStore
@@ -44,6 +46,7 @@ from runcast.web.listener import listen, url_of
 from runcast.web.metrics import gateway_registry
 from runcast.web.page import page_routes
 from runcast.web.rate_limits import RateLimits
+from runcast.web.renewal import renew_here
 from runcast.web.request_counts import RequestCounts
 from runcast.web.server import Server
 from runcast.web.services import Readiness, Services
@@ -146,12 +149,16 @@ class Gateway:
             max_token_seconds=limits.max_token_seconds,
         )
         rate_limits = RateLimits(PostgresRateLimiter(self._database), clock=clock, limits=limits)
+        renewals = PostgresRenewals(
+            self._database, schema=settings.schema_name, gateway=self.hub.id
+        )
         self._revocations = RevocationFollower(
             url,
             schema=settings.schema_name,
             clock=clock,
             book=self.hub.revocations,
             on_revoked=self.hub.end_revoked,
+            renewals=renewals,
         )
         self._scheduler = Scheduler(url, self._database, runs, schema=settings.schema_name)
         requests = RequestCounts()
@@ -179,6 +186,7 @@ class Gateway:
             revocations=PostgresRevocationStore(
                 self._database, max_revocations=limits.max_revocations
             ),
+            renewals=renewals,
             rate_limits=rate_limits,
             hub=self.hub,
             clock=clock,
@@ -189,6 +197,7 @@ class Gateway:
             metrics=metrics,
             workers=self._figures,
         )
+        renewals.on_asked = partial(renew_here, self.services)
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
         self._janitor = Janitor(
             self._database,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
+from runcast.auth.grant import Grant
 from runcast.auth.keys import KeyRing
 from runcast.auth.revocation import NewRevocation, Revocation
 from runcast.core.batch import Batch, NewBatch, StreamedItems
@@ -423,6 +424,21 @@ class RevocationStore(Protocol):
 
     async def lift(self, environment_id: str, revocation_id: str) -> Revocation | None:
         """Let a revocation count no more; None: there is none of this id."""
+        ...
+
+
+class Renewals(Protocol):
+    """The way to connections of other gateways that get a newer token."""
+
+    async def forward(self, gateway: str, connection_id: str, grant: Grant) -> str | None:
+        """
+        Let a gateway put a grant in the place of a connection's.
+
+        Gives what it says to that, once it is done; None: it has not answered within two seconds.
+
+        Raises:
+            BackendError: It cannot be asked.
+        """
         ...
 
 

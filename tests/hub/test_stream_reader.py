@@ -3,7 +3,9 @@
 import pytest
 
 from runcast.core.frame import End
+from runcast.web.stream_reading import run_key
 from tests.support.gateway_app import until
+from tests.support.grants import make_grant
 from tests.support.stream_hub import NAME, StreamHub, away, calm
 
 
@@ -292,3 +294,34 @@ class TestTime:
         assert client.outlet.ended == "aborted"
         assert world.hub.counts.closed["slow_consumer"] == 1
         assert not world.hub._tails
+
+
+class TestRenewal:
+    async def test_what_is_read_meanwhile_waits_for_a_look_at_the_run(self) -> None:
+        world = StreamHub(stream_tail_bytes=1)
+        client = await world.live()
+        hold = world.log.hold_next_read()
+        await world.append()
+        await calm()  # a page is on its way
+        world.tell_appends()
+        world.change(tags=("b",))
+        client.reader.renew(run_key(make_grant(["read:tags:a"]), NAME.run_id))
+        await world.append()
+        hold.release()
+        await calm()
+        assert client.parts == []
+        assert client.events == ["up-to-date", "problem insufficient_scope"]
+
+    async def test_a_reader_that_may_go_on_misses_nothing(self) -> None:
+        world = StreamHub()
+        world.tell_appends()
+        client = await world.live()
+        await world.append()
+        client.reader.renew(run_key(make_grant(["read:tags:a"]), NAME.run_id))
+        await world.append()
+        await calm()
+        await world.append()
+        await calm()
+        assert (client.parts, client.events) == ([0, 1, 2], ["up-to-date"])
+        world.change(tags=("b",))
+        assert client.events[1:] == ["problem insufficient_scope"]

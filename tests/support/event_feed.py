@@ -30,11 +30,13 @@ class EventFeed:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.retry: int | None = None
+        self.connection: dict[str, Any] = {}
         self._lines = response.aiter_lines()
 
     async def next(self) -> Event:
         """
-        The next event, or comment; retry lines are kept in ``retry``.
+        The next event, or comment; retry lines are kept in ``retry``, the first word in
+        ``connection``.
 
         Raises:
             StopAsyncIteration: The response came to its proper end.
@@ -43,6 +45,9 @@ class EventFeed:
             event = _parse(await self._block())
             if event.retry is not None:
                 self.retry = event.retry
+            if event.name == "connection":
+                self.connection = event.data
+                continue
             if event.name:
                 return event
 

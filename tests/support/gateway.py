@@ -24,6 +24,7 @@ from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.object_ledger import PostgresObjectLedger
 from runcast.postgres.rate_limiter import PostgresRateLimiter
+from runcast.postgres.renewals import PostgresRenewals
 from runcast.postgres.revocations import PostgresRevocationStore
 from runcast.postgres.run_store import PostgresRunStore
 from runcast.postgres.stream_registry import StreamRegistry
@@ -179,6 +180,7 @@ async def running_gateway(
         keys=keys,
         bearer=Bearer(keys, clock=clock, revocations=hub.revocations),
         revocations=PostgresRevocationStore(database, max_revocations=limits.max_revocations),
+        renewals=PostgresRenewals(database, schema="runcast", gateway=hub.id),
         rate_limits=RateLimits(PostgresRateLimiter(database), clock=clock, limits=limits),
         hub=hub,
         clock=clock,

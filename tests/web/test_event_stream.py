@@ -153,7 +153,7 @@ class TestCurl:
             await app.finish(run_id)
             text += await process.stdout.read()
             assert await process.wait() == 0
-        runs = [json.loads(line[6:]) for line in text.splitlines() if b'"id"' in line]
+        runs = [json.loads(line[6:]) for line in text.splitlines() if b'"status"' in line]
         assert [run["status"] for run in runs] == ["QUEUED", "COMPLETED"]
         assert runs[0]["metadata"] == {"step": 1}
         assert text.endswith(b'event: end\ndata: {"reason":"finished"}\n\n')

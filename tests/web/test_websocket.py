@@ -196,7 +196,7 @@ class TestRenewal:
             await client.send("authenticate", token=narrow)
             await client.expect("authenticated")
             seen: dict[str, list[dict[str, Any]]] = {}
-            for _ in range(8):
+            for _ in range(10):
                 message = await client.next()
                 seen.setdefault(message["id"], []).append(message)
             assert [each["type"] for each in seen["mine"]] == ["reset", "run", "up-to-date"]
@@ -205,7 +205,8 @@ class TestRenewal:
                 assert seen[name][0]["reset"]["reason"] == "token_changed"
                 assert "payload" not in seen[name][1]["run"]
             for name in ("theirs", "all"):
-                (message,) = seen[name]
+                reset, message = seen[name]
+                assert reset["reset"]["reason"] == "token_changed"
                 assert message["problem"]["code"] == "insufficient_scope"
             await app.update(theirs, metadata={"hidden": 1})
             await app.update(mine, metadata={"x": 1})

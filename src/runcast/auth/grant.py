@@ -1,6 +1,8 @@
 """The verified result that handlers get: what the caller may do, in which environment."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
 
 from runcast.core.scope import Permissions, compile_scopes
 
@@ -36,6 +38,27 @@ class Grant:
     subject: str | None = None
     issued_at: float = 0.0
     key_hash: str = ""
+
+    @property
+    def rights(self) -> Hashable:
+        """What it lets its bearer see: equal ones show the same."""
+        return self.permissions, frozenset(self.skip_columns), self.is_secret_key
+
+    def to_json(self) -> str:
+        """All of it as text, for another gateway."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        del values["permissions"]
+        return json.dumps(values | {"scopes": sorted(self.scopes)})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Grant":
+        """Read what `to_json` gave."""
+        values = json.loads(text)
+        scopes = frozenset(values.pop("scopes"))
+        skip_columns = tuple(values.pop("skip_columns"))
+        return cls(
+            **values, scopes=scopes, permissions=compile_scopes(scopes), skip_columns=skip_columns
+        )
 
     @classmethod
     def for_secret_key(cls, environment_id: str, token_hash: str = "") -> "Grant":

@@ -97,8 +97,27 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Connected:
+    """The first word: the connection's id, and until when its token is good, if that ends."""
+
+    connection_id: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class KeepAlive:
     """Nothing happened for a while; carries the cursor so that a resume starts from here."""
 
 
-Frame = RunFrame | GoneFrame | UpToDate | Reset | End | Expired | Reconnect | Problem | KeepAlive
+Frame = (
+    RunFrame
+    | GoneFrame
+    | UpToDate
+    | Reset
+    | End
+    | Expired
+    | Reconnect
+    | Problem
+    | Connected
+    | KeepAlive
+)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from runcast.core.frame import (
+    Connected,
     End,
     Expired,
     Frame,
@@ -77,6 +78,11 @@ def event_of(frame: Frame) -> tuple[str, dict[str, object]]:
             }
         case Problem():
             return "problem", {"code": frame.code, "message": frame.message}
+        case Connected():
+            data: dict[str, object] = {"id": frame.connection_id}
+            if frame.expires_at is not None:
+                data["expiresAt"] = int(frame.expires_at)
+            return "connection", data
         case _:
             raise AssertionError(frame)
 

@@ -135,6 +135,11 @@ class StreamSubscription:
             self._outgoing.append(End("closed" if state.closed else "finished"))
             self.phase = Phase.CLOSED
 
+    def read_again(self) -> None:
+        """Whether the reader may have more is to be seen first."""
+        if self.phase is Phase.LIVE:
+            self.phase = Phase.READING
+
     def skip_to(self, offset: int) -> None:
         """The hub wrote live chunks up to there past this machine."""
         self.offset = offset

@@ -6,8 +6,8 @@ from typing import Literal
 
 from runcast.auth.grant import Grant
 from runcast.auth.revocation import REVOKED_MESSAGE
-from runcast.core.frame import Expired, Frame, KeepAlive, Problem, Reconnect
-from runcast.errors import Draining, ExpiredToken, GatewayError, TokenRevoked
+from runcast.core.frame import Connected, Expired, Frame, KeepAlive, Problem, Reconnect
+from runcast.errors import Draining, ExpiredToken, GatewayError, LimitError, TokenRevoked
 from runcast.hub.form import Format
 from runcast.hub.log_context import request_id
 from runcast.hub.outlet import Outlet
@@ -17,6 +17,7 @@ from runcast.hub.wheel import TICK_SECONDS
 # A grant ends a little before its time, by an amount that differs: nothing is ever sent after
 # `exp`, and tokens that were minted together do not all come back together.
 EXPIRY_MARGIN_SECONDS = (0.3, 0.8)
+_RENEWALS_A_MINUTE = 30
 
 
 class Connection:
@@ -35,6 +36,8 @@ class Connection:
         "_heartbeat_due",
         "_only_parts",
         "_paused_at",
+        "_renewals",
+        "_renewals_until",
         "_seen_writes",
         "_unsent",
         "_writable",
@@ -46,6 +49,7 @@ class Connection:
         "gone",
         "grant",
         "hub",
+        "id",
         "kind",
         "outlet",
         "request_id",
@@ -70,6 +74,7 @@ class Connection:
         self.single = kind != "websocket"
         self._only_parts = only_parts
         self.subscribers: dict[str, Carried] = {}
+        self.id: str | None = None
         self.closed = False
         self.gone = False  # closed, and the outlet has nothing left to send
         self._writable: asyncio.Event | None = None
@@ -81,11 +86,34 @@ class Connection:
         self._seen_writes = -1  # at the last heartbeat
         self.conflations = 0
         self.request_id = request_id.get()
-        self.deadline = float("inf")
-        self.renew(grant)
+        self._renewals = 0
+        self._renewals_until = 0.0
+        self._take(grant)
+
+    def introduce(self) -> None:
+        """Tell the client the id by which its token can be renewed."""
+        if not self.closed:
+            self.id = self.hub.name(self)
+            self._say(Connected(self.id, self.grant.expires_at))
 
     def renew(self, grant: Grant) -> None:
-        """This is the grant from now on, until its end."""
+        """
+        Let this be the grant from now on, until its end.
+
+        What the connection carries is not looked at again: see `Subscriber.renew`.
+
+        Raises:
+            LimitError: That was done too often of late.
+        """
+        now = self.hub.clock.now()
+        if now >= self._renewals_until:
+            self._renewals, self._renewals_until = 0, now + 60
+        if self._renewals >= _RENEWALS_A_MINUTE:
+            raise LimitError(f"A connection takes {_RENEWALS_A_MINUTE} tokens a minute; try later.")
+        self._renewals += 1
+        self._take(grant)
+
+    def _take(self, grant: Grant) -> None:
         self.grant = grant
         if grant.expires_at is None:
             self.deadline = float("inf")
@@ -172,7 +200,7 @@ class Connection:
             self._close(reason)
         self.outlet.abort()
 
-    def _say(self, frame: Expired | Reconnect | Problem) -> None:
+    def _say(self, frame: Connected | Expired | Reconnect | Problem) -> None:
         if not self.closed and not self._only_parts:
             self._tell(frame, None)
 

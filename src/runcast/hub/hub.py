@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from runcast.auth.grant import Grant
@@ -47,6 +48,8 @@ class Hub:
         self.counts = Counts()
         self.revocations = RevocationBook()
         self.connections: set[Link] = set()
+        self.id = secrets.token_hex(6)  # ids of its connections begin with it
+        self._named: dict[str, Link] = {}
         self.draining = False
         self._leaving: set[Link] = set()  # ended by us, their last bytes not yet taken
         self._chunks = chunks
@@ -325,6 +328,16 @@ class Hub:
         elif self.draining:  # since it was admitted
             connection.drain(_reconnect_delay_ms())
 
+    def name(self, connection: Link) -> str:
+        """Give the connection an id, which nobody can guess and which names this gateway."""
+        name = f"{self.id}-{secrets.token_urlsafe(16)}"
+        self._named[name] = connection
+        return name
+
+    def named(self, name: str) -> Link | None:
+        """Find the connection of this id, while it is open."""
+        return self._named.get(name)
+
     def look_at(self, connection: Link, at: float) -> None:
         """Let the connection's `tick` be called at this time, and on from there."""
         connection.due = at
@@ -334,6 +347,8 @@ class Hub:
         """A connection is over, its subscribers left already; its outlet may still have bytes."""
         self.connections.discard(connection)
         self._leaving.add(connection)
+        if connection.id is not None:
+            self._named.pop(connection.id, None)
         self.counts.closed[reason] += 1
         self.counts.connections[connection.kind, connection.outlet.tier] -= 1
         if connection.kind != "poll":

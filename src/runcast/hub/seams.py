@@ -94,6 +94,8 @@ class Link(Protocol):
     @property
     def closed(self) -> bool: ...
     @property
+    def id(self) -> str | None: ...
+    @property
     def grant(self) -> Grant: ...
     @property
     def deadline(self) -> float: ...
@@ -110,6 +112,10 @@ class Link(Protocol):
 
     async def writable(self) -> None:
         """Wait until more can be written, or the connection is closed."""
+        ...
+
+    def renew(self, grant: Grant) -> None:
+        """Let this be the grant from now on."""
         ...
 
     def leave(self, subscriber: Carried, *, finished: bool) -> None:
@@ -229,6 +235,10 @@ class Host(Protocol):
 
     def start_session(self, subscriber: CatchingUp) -> None:
         """Read what the subscriber's machine asks for until it is live."""
+        ...
+
+    def name(self, connection: Link) -> str:
+        """Give the connection an id, which nobody can guess."""
         ...
 
     def look_at(self, connection: Link, at: float) -> None:

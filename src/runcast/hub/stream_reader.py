@@ -35,7 +35,7 @@ class StreamReader:
 
     __slots__ = (
         "_last_part_at",
-        "_looked",
+        "_looked_by",
         "_timeout_seconds",
         "connection",
         "form",
@@ -69,7 +69,7 @@ class StreamReader:
         self.session: asyncio.Task[None] | None = None
         self._timeout_seconds = timeout_seconds
         self._last_part_at = connection.hub.clock.now()
-        self._looked = False
+        self._looked_by: AudienceKey | None = None
         machine.writable = connection.outlet.writable
 
     # -- life -----------------------------------------------------------------------------------
@@ -97,6 +97,14 @@ class StreamReader:
         """End, if no chunk came for too long."""
         if now >= self.due(now) and self.machine.phase is Phase.LIVE:
             self.close(End("idle"))
+
+    def renew(self, key: AudienceKey) -> None:
+        """Watch the run by this key; nothing more is read before it was seen to allow that."""
+        self.connection.hub.unwatch(self)
+        self.key = key
+        self.connection.hub.watch(self)
+        self.machine.read_again()
+        self._start_session()
 
     # -- the run --------------------------------------------------------------------------------
 
@@ -230,6 +238,8 @@ class StreamReader:
             heard = self.tail.heard
             try:
                 await self._look_at_run()
+                if self._looked_by is not self.key:
+                    continue
                 page = await self.tail.read(self.machine.offset)
             except BackendError as error:
                 logger.warning("chunks could not be read, trying again: %s", error.message)
@@ -237,6 +247,8 @@ class StreamReader:
                 retry_after = min(retry_after * 2, _LONGEST_RETRY_SECONDS)
                 continue
             retry_after = 0.1
+            if self._looked_by is not self.key:  # renewed meanwhile
+                continue
             state = page.state
             if self.tail.heard != heard:  # the page may not know of a writer that came
                 state = replace(state, has_open_writers=True)
@@ -245,13 +257,15 @@ class StreamReader:
             self.flush()
 
     async def _look_at_run(self) -> None:
-        """Once: what happened between the request's look at the run and ours was not told us."""
-        if self._looked:
+        """Once for each key: what happened to the run before we watched it was not told us."""
+        if self._looked_by is self.key:
             return
-        view = self.key.view
+        key, view = self.key, self.key.view
         run_id = self.tail.name.run_id
         run = await self.connection.hub.read_run(view.selector.environment_id, run_id)
-        self._looked = True
+        if self.key is not key:
+            return
+        self._looked_by = key
         if run is None:
             self._run_deleted()
         elif not view.shows(run.facets):

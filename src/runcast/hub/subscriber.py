@@ -73,6 +73,19 @@ class Subscriber:
         """Let a quiet feed, which no window wakes, learn how far the changefeed is."""
         self.machine.receive_position(self.connection.hub.position)
 
+    def renew(self, key: AudienceKey) -> None:
+        """
+        Show what the new key lets see, from the beginning, and nothing of the old one any more.
+
+        The client is told, and the snapshot is read, with the next `flush`.
+        """
+        hub = self.connection.hub
+        hub.unwatch(self)
+        self.key = key
+        self.known_finished = False
+        hub.watch(self)
+        self.machine.receive_lost("token_changed", "The new token shows other runs or fields.")
+
     @property
     def direct(self) -> bool:
         """Whether bytes may be written at once."""

@@ -1,5 +1,5 @@
 """
-Deleting what is kept for a time: streams, departures, spent tokens, revocations, answers,
+Deleting what is kept for a time: streams, departures, spent tokens, revocations, renewals, answers,
 waitpoints, objects, and rate limits that are as if nobody had made a request.
 """
 
@@ -24,6 +24,7 @@ _STEPS = 100
 _DEPARTURES_SECONDS = 7 * 86400.0
 # Tokens live for 30 days at most; one that was spent must be remembered for longer.
 _SPENT_TOKENS_SECONDS = 31 * 86400.0
+_RENEWALS_SECONDS = 60.0
 _WAITPOINTS_SECONDS = 30 * 86400.0
 
 
@@ -54,6 +55,7 @@ _PRUNES: tuple[tuple[str, tuple[float, ...]], ...] = (
     (_prune("answered_requests", "good_until < now()", "good_until"), ()),
     (_prune("waitpoints", _OLD.format(_OVER), _OVER), (_WAITPOINTS_SECONDS,)),
     (_prune("revocations", "kept_until < now()", "kept_until"), ()),
+    (_prune("renewals", _OLD.format("created_at"), "created_at"), (_RENEWALS_SECONDS,)),
     (_prune("rate_limits", "full_at < now()", "full_at"), ()),
 )
 

@@ -1,4 +1,4 @@
-"""Keeping a gateway's book of revocations up to date, on a connection of its own."""
+"""What gateways hear of each other's tokens, on a connection of its own: revocations, renewals."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import asyncpg
 from runcast.auth.revocation import RevocationBook
 from runcast.core.position import Position
 from runcast.ports import Clock
+from runcast.postgres.renewals import PostgresRenewals
 from runcast.postgres.revocations import REVOCATION_COLUMNS, to_revocation
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class RevocationFollower:
     Reads all revocations, then each new one when it is told of it, or within a second.
 
     Survives whatever happens to the connection or the server: it connects again for as long as it
-    takes, and reads all again.
+    takes, and reads all again. By the way it reads what there is to renew.
 
     Args:
         on_revoked: Called when grants that were good may not be any more.
@@ -60,12 +61,14 @@ class RevocationFollower:
         clock: Clock,
         book: RevocationBook,
         on_revoked: Callable[[], None],
+        renewals: PostgresRenewals,
     ) -> None:
         self._url = url
         self._schema = schema
         self._clock = clock
         self._book = book
         self._on_revoked = on_revoked
+        self._renewals = renewals
         self._wake = asyncio.Event()
         self._began = asyncio.Event()
         self._forget_at = 0.0
@@ -82,10 +85,12 @@ class RevocationFollower:
             try:
                 async with self._listening() as connection:
                     position = await self._read(connection, None)
+                    await self._renewals.read(connection, anew=True)
                     delay = _RETRY_SECONDS[0]
                     while not connection.is_closed():
                         await self._sleep()
                         position = await self._read(connection, position)
+                        await self._renewals.read(connection, anew=False)
             except _LOST as error:
                 logger.warning("revocations cannot be read, trying again: %s", type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
@@ -129,7 +134,14 @@ class RevocationFollower:
             connection.add_termination_listener(lambda _: self._wake.set())
             # Before the first read: what is told in between is seen by it.
             await connection.add_listener(f"{self._schema}_revoked", lambda *_: self._wake.set())
+            await connection.add_listener(self._renewals.channel, self._hear_of_renewal)
             yield connection
         finally:
             with contextlib.suppress(*_LOST):
                 await connection.close(timeout=_CLOSE_SECONDS)
+
+    def _hear_of_renewal(
+        self, _connection: object, _pid: int, _channel: str, gateway: object
+    ) -> None:
+        if self._renewals.tell(gateway):
+            self._wake.set()

@@ -31,6 +31,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         carry: Makes what the connection carries, once there is one, in its form.
         form: Of the connection's own messages, with or without chunk framing.
         grant: What the client may do, and until when.
+        renewable: Begin with the id by which the token can be renewed.
         only_parts: Leave out what is neither data nor a comment: see `StreamSseFormat`.
     """
 
@@ -42,6 +43,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         form: Callable[[bool], Form],
         grant: Grant,
         allow_handover: bool,
+        renewable: bool = False,
         only_parts: bool = False,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         self._form = form
         self._grant = grant
         self._allow_handover = allow_handover
+        self._renewable = renewable
         self._only_parts = only_parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +97,8 @@ class EventStream(EventSourceResponse, Generic[Form]):
         )
         outlet.connection = connection
         self._hub.connect(connection)
+        if self._renewable:
+            connection.introduce()
         connection.add(self._carry(connection, form))
 
 

@@ -220,6 +220,7 @@ def _stream(
 ) -> ASGIApp:
     services, grant = call.services, call.grant
     skip = skipped_columns(services, grant, call.query.skipColumns)
+    asked_to_skip = frozenset(filter(None, call.query.skipColumns.split(",")))
     services.hub.admit()
 
     def carry(connection: Connection, form: Format) -> Subscriber:
@@ -229,7 +230,7 @@ def _stream(
             limits=services.limits,
         )
         key = AudienceKey(View(selector, grant.permissions), form, ends_with_run)
-        return Subscriber(connection, "", key, machine)
+        return Subscriber(connection, "", key, machine, asked_to_skip=asked_to_skip)
 
     return EventStream(
         services.hub,
@@ -237,6 +238,7 @@ def _stream(
         form=lambda chunked: SseFormat(skip, chunked),
         grant=grant,
         allow_handover=services.allow_handover,
+        renewable=True,
     )
 
 

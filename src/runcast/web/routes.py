@@ -14,6 +14,7 @@ from runcast.web import (
     input_streams,
     objects,
     packets,
+    renewal,
     replay,
     revocations,
     run_list,
@@ -61,6 +62,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *waits.OPERATIONS,
     *tokens.OPERATIONS,
     *revocations.OPERATIONS,
+    *renewal.OPERATIONS,
     *feeds.OPERATIONS,
     *stream_reading.OPERATIONS,
     *input_streams.OPERATIONS,  # before writing, whose paths would fit as well

@@ -13,6 +13,7 @@ from runcast.ports import (
     Clock,
     ObjectLedger,
     ObjectStore,
+    Renewals,
     RevocationStore,
     RunStore,
     WaitpointStore,
@@ -44,6 +45,7 @@ class Services:
     keys: KeyDirectory
     bearer: Bearer
     revocations: RevocationStore
+    renewals: Renewals
     rate_limits: RateLimits
     hub: Hub
     clock: Clock

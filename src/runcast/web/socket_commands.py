@@ -13,7 +13,7 @@ from runcast.core.command import (
     Unsubscribe,
     parse_command,
 )
-from runcast.core.frame import End, Problem, Reset
+from runcast.core.frame import End, Problem
 from runcast.core.position import Position, parse_cursor
 from runcast.core.selector import Selector
 from runcast.core.socket_format import SocketFormat
@@ -23,7 +23,6 @@ from runcast.core.view import View
 from runcast.errors import (
     GatewayError,
     InsufficientScope,
-    InvalidToken,
     NotFound,
     RequestError,
     TooManySubscriptions,
@@ -39,6 +38,7 @@ from runcast.web.feeds import (
     require_feed,
     skipped_columns,
 )
+from runcast.web.renewal import begin_renewal, end_renewal
 from runcast.web.run_access import readable_run
 from runcast.web.services import Services
 from runcast.web.stream_reading import run_key, subscription_from
@@ -59,11 +59,10 @@ CONNECTION_FORMAT: SocketFormat = _ConnectionFormat("", frozenset())
 class SocketCommands:
     """Carries out the commands of an authenticated client, in order, on its connection."""
 
-    __slots__ = ("_grant", "_outlet", "_problems", "_services", "connection")
+    __slots__ = ("_outlet", "_problems", "_services", "connection")
 
     def __init__(self, services: Services, grant: Grant, outlet: Outlet) -> None:
         self._services = services
-        self._grant = grant
         self._outlet = outlet
         self._problems = 0
         self.connection = Connection(
@@ -112,7 +111,7 @@ class SocketCommands:
                     subscriber.close(End("unsubscribed"))
 
     async def _subscribe(self, command: Subscribe) -> None:
-        services, grant, asked = self._services, self._grant, command.asked
+        services, grant, asked = self._services, self.connection.grant, command.asked
         subscribers = self.connection.subscribers
         if command.id in subscribers:
             raise RequestError("This id is taken: unsubscribe it first, or choose another one.")
@@ -158,7 +157,8 @@ class SocketCommands:
 
     async def _read_stream(self, command: Subscribe, asked: StreamAsked) -> None:
         name = StreamName(asked.run, asked.key)
-        run = await readable_run(self._services, self._grant, asked.run)
+        grant = self.connection.grant
+        run = await readable_run(self._services, grant, asked.run)
         if self.connection.closed:
             return
         hub = self._services.hub
@@ -171,7 +171,7 @@ class SocketCommands:
                 hub.tail_of(name),
                 machine,
                 StreamSocketFormat(command.id),
-                run_key(self._grant, run.id),
+                run_key(grant, run.id),
             )
         )
 
@@ -191,7 +191,7 @@ class SocketCommands:
             ends_with_run=ends_with_run,
             limits=self._services.limits,
         )
-        key = AudienceKey(View(selector, self._grant.permissions), form, ends_with_run)
+        key = AudienceKey(View(selector, self.connection.grant.permissions), form, ends_with_run)
         self.connection.add(
             Subscriber(
                 self.connection,
@@ -208,65 +208,12 @@ class SocketCommands:
     async def _renew(self, token: str) -> None:
         try:
             grant = await self._services.bearer.grant_for(token)
-            if grant.environment_id != self._grant.environment_id:
-                raise InvalidToken("The token is of another environment; open another connection.")
+            began = begin_renewal(self._services, self.connection, grant)
         except GatewayError as error:
             self._say_problem(error)  # the old grant goes on until its end
             return
-        changed = _rights(grant) != _rights(self._grant)
-        self._grant = grant
-        self.connection.renew(grant)
         self._say_authenticated()
-        if changed:
-            before = list(self.connection.subscribers.values())
-            feeds = [each for each in before if isinstance(each, Subscriber)]
-            for feed in feeds:  # nothing more is sent under the old rights
-                self.connection.leave(feed, finished=False)
-            for reader in before:
-                if isinstance(reader, StreamReader):
-                    await self._judge_reader_again(reader)
-            for feed in feeds:
-                await self._judge_again(feed)
-
-    async def _judge_reader_again(self, reader: StreamReader) -> None:
-        try:
-            await readable_run(self._services, self._grant, reader.tail.name.run_id)
-        except GatewayError as error:
-            reader.close(Problem(error.code, error.message))
-            return
-        if self.connection.subscribers.get(reader.name) is reader:
-            self._services.hub.unwatch(reader)
-            reader.key = run_key(self._grant, reader.tail.name.run_id)
-            self._services.hub.watch(reader)
-
-    async def _judge_again(self, subscriber: Subscriber) -> None:
-        """A feed that has left: what it was sent may not be allowed any more, so begin again."""
-        selector = subscriber.key.view.selector
-        try:
-            if selector.run_id is not None:
-                await readable_run(self._services, self._grant, selector.run_id)
-            else:
-                require_feed(self._grant, selector)
-        except GatewayError as error:
-            self._say_problem(error, subscriber.name)
-            return
-        if self.connection.closed:
-            return
-        form = SocketFormat(
-            subscriber.name,
-            skipped_columns(self._services, self._grant, ",".join(subscriber.asked_to_skip)),
-        )
-        self._send(
-            form.encode(Reset("token_changed", "The new token shows other runs or fields."), None)
-        )
-        self._add(
-            subscriber.name,
-            selector,
-            form,
-            None,
-            subscriber.machine.ends_with_run,
-            asked_to_skip=subscriber.asked_to_skip,
-        )
+        await end_renewal(self._services, self.connection, began)
 
     # -- messages ---------------------------------------------------------------------------------
 
@@ -275,8 +222,9 @@ class SocketCommands:
 
     def _say_authenticated(self) -> None:
         message: dict[str, object] = {"type": "authenticated"}
-        if self._grant.expires_at is not None:
-            message["expiresAt"] = int(self._grant.expires_at)
+        expires_at = self.connection.grant.expires_at
+        if expires_at is not None:
+            message["expiresAt"] = int(expires_at)
         self._send(orjson.dumps(message) + b"\n")
 
     def _say_problem(self, error: GatewayError, subscription_id: str | None = None) -> None:
@@ -286,7 +234,3 @@ class SocketCommands:
         if subscription_id is not None:
             form = SocketFormat(subscription_id, frozenset())
         self._send(form.encode(Problem(error.code, error.message), None))
-
-
-def _rights(grant: Grant) -> tuple[object, object]:
-    return grant.permissions, frozenset(grant.skip_columns)

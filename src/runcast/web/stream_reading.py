@@ -82,6 +82,7 @@ async def follow_stream(call: Call, name: StreamName) -> ASGIApp:
         form=lambda chunked: SseFormat(frozenset(), chunked),
         grant=grant,
         allow_handover=call.services.allow_handover,
+        renewable=not only_parts,
         only_parts=only_parts,
         headers={"x-stream-version": "v2" if batches else "v1", "cache-control": "no-cache"}
         if only_parts
