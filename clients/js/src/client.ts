@@ -176,9 +176,7 @@ function gatewayOf(options: ClientOptions): Gateway {
   const { location } = globalThis as Partial<typeof globalThis>;
   const baseURL = options.baseURL ?? location?.origin;
   if (!baseURL || !/^https?:\/\//.test(baseURL)) {
-    throw new TypeError(
-      'createClient needs a `baseURL`, such as "https://…".',
-    );
+    throw new TypeError('createClient needs a `baseURL`, such as "https://…".');
   }
   const WebSocket = options.WebSocket ?? (globalThis as Partial<typeof globalThis>).WebSocket;
   const wanted = options.transports ?? (["websocket", "sse"] as const);

@@ -3,6 +3,13 @@
 import type { ConnectionFrame, Frame } from "./frame.js";
 import type { ServerSentEvent } from "./sse-parser.js";
 
+/** The first word of an event stream: by this id it can be given a newer token. */
+export interface Connected {
+  readonly type: "connection";
+  readonly id: string;
+  readonly expiresAt?: number;
+}
+
 /**
  * Read one event of an event stream as the message that it would be on a WebSocket.
  *
@@ -12,7 +19,7 @@ export function decodeEvent({
   type,
   data,
   id,
-}: ServerSentEvent): Frame | ConnectionFrame | undefined {
+}: ServerSentEvent): Frame | ConnectionFrame | Connected | undefined {
   if (type === "message") {
     const [time, offset] = placeOf(id);
     return { type: "parts", offset, parts: [partOf(data)], times: [time] };
@@ -23,6 +30,8 @@ export function decodeEvent({
   switch (type) {
     case "up-to-date":
       return { type, ...cursor, ...value };
+    case "connection":
+      return { type, ...value } as Connected;
     case "expired":
       return { type };
     case "run":

@@ -43,9 +43,9 @@ export class SseTransport implements Transport {
     this.#responses.delete(id);
   }
 
-  /** Responses that are under way end with the token that they began with. */
   authenticate(token: string): void {
     this.#token = token;
+    for (const stream of this.#responses.values()) void this.#renew(stream);
   }
 
   /** Nobody can be asked here; each new response tells. */
@@ -64,11 +64,7 @@ export class SseTransport implements Transport {
   async #follow(id: string, request: Request, stream: EventStream): Promise<Outcome | undefined> {
     const askedAt = Date.now();
     try {
-      const response = await this.#fetch.call(undefined, urlOf(this.#baseURL, request), {
-        headers: { accept: "text/event-stream", authorization: `Bearer ${this.#token}` },
-        signal: stream.signal,
-        cache: "no-store",
-      });
+      const response = await this.#ask(urlOf(this.#baseURL, request), { signal: stream.signal });
       this.#events.answered(Date.now() - askedAt);
       if (response.status === 204) {
         this.#pass(id, stream, { type: "end", end: { reason: "finished" } });
@@ -83,6 +79,28 @@ export class SseTransport implements Transport {
         stream.problem ?? { code: "connection_lost", message: messageOf(error) },
       );
     }
+  }
+
+  /** A response that cannot be given the newer token ends with the one that it began with. */
+  async #renew({ id, signal }: EventStream): Promise<void> {
+    if (!id) return;
+    try {
+      const response = await this.#ask(`${this.#baseURL}/api/v1/connections/${id}/token`, {
+        method: "POST",
+        signal,
+      });
+      if (response.ok) this.#events.ready(((await response.json()) as Renewed).expiresAt);
+    } catch {
+      // As above.
+    }
+  }
+
+  #ask(url: string, init: RequestInit): Promise<Response> {
+    return this.#fetch.call(undefined, url, {
+      headers: { accept: "text/event-stream", authorization: `Bearer ${this.#token}` },
+      cache: "no-store",
+      ...init,
+    });
   }
 
   async #read(
@@ -103,6 +121,10 @@ export class SseTransport implements Transport {
         const frame = decodeEvent(event);
         if (frame === undefined) continue;
         switch (frame.type) {
+          case "connection":
+            stream.id = frame.id;
+            this.#events.ready(frame.expiresAt);
+            break;
           case "authenticated":
           case "pong":
             break;
@@ -155,6 +177,10 @@ export class SseTransport implements Transport {
   }
 }
 
+interface Renewed {
+  readonly expiresAt?: number;
+}
+
 const BROKEN_OFF: Problem = { code: "connection_lost", message: "The answer broke off." };
 
 /** What can end one response early: its reader, or a silence that is too long. */
@@ -162,6 +188,7 @@ class EventStream {
   readonly #abort = new AbortController();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #heardAt: number | undefined;
+  id: string | undefined;
   problem: Problem | undefined;
 
   constructor() {

@@ -98,11 +98,12 @@ describe("feeds", () => {
 describe("streams", () => {
   test.each(cases<Case & { from: number | "latest" }>("streams"))("$name", (given) => {
     const log = new StreamLog(given.from, { maxParts: 10, maxText: 100 });
-    const messages = given.messages.map((message) =>
-      message["type"] === "reset"
-        ? { ...message, reset: { reason: message["reset"], message: "m" } }
-        : message,
-    );
+    const messages = given.messages.map((message) => {
+      if (message["type"] === "reset")
+        return { ...message, reset: { reason: message["reset"], message: "m" } };
+      // Times are not told in the cases.
+      return { ...message, times: (message["parts"] as string[] | undefined)?.map(() => 0) };
+    });
     const { phase, resets } = received(log, { stream: { run: "run_1", key: "llm" } }, messages);
     expect({ phase, resets, text: log.text, resumes: log.position }).toEqual({
       resets: 0,

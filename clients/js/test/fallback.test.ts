@@ -234,3 +234,50 @@ describe("event streams", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 });
+
+describe("a newer token", () => {
+  test("takes the place of the older one on the open streams", async () => {
+    let given = 0;
+    connect({ transports: ["sse"], token: () => `token ${String(++given)}` });
+    const feed = client.run("run_1");
+    follow(feed);
+    await pass();
+    const stream = latest();
+    const inSeconds = (seconds: number) => Math.floor(Date.now() / 1000) + seconds;
+    const hello = event("connection", { id: "abc-1", expiresAt: inSeconds(100) });
+    stream.send(`${hello}${event("run", aRun())}${event("up-to-date", {}, "1")}`);
+    for (const number of [2, 3]) {
+      for (let second = 0; second < 100 && given < number; second++) {
+        await pass(1000);
+        stream.send(": keep-alive\n\n");
+      }
+      const renewal = latest();
+      expect(renewal.url.pathname).toBe("/api/v1/connections/abc-1/token");
+      expect(renewal.token).toBe(`Bearer token ${String(number)}`);
+      renewal.answer(200, JSON.stringify({ expiresAt: inSeconds(100) }));
+      await pass();
+    }
+    expect(asked).toHaveLength(3);
+    expect(stream.signal.aborted).toBe(false);
+    expect(feed.getSnapshot()).toMatchObject({ status: "live" });
+    expect(client.connection.getSnapshot()).toMatchObject({ status: "open", reconnects: 0 });
+  });
+
+  test("that the gateway does not take leaves the older one to its end", async () => {
+    let given = 0;
+    connect({ transports: ["sse"], token: () => `token ${String(++given)}` });
+    follow(client.run("run_1"));
+    await pass();
+    const stream = latest();
+    const expiresAt = Math.floor(Date.now() / 1000) + 20;
+    stream.send(event("connection", { id: "abc-1", expiresAt }));
+    for (let second = 0; second < 20 && given < 2; second++) await pass(1000);
+    latest().answer(404, JSON.stringify({ error: "gone", code: "not_found" }));
+    await pass();
+    expect(stream.signal.aborted).toBe(false);
+    stream.send(event("expired", { code: "expired_token" }));
+    await pass();
+    expect(latest().url.pathname).toBe("/realtime/v1/runs/run_1");
+    expect(latest().token).toBe("Bearer token 3");
+  });
+});
