@@ -1,7 +1,7 @@
 """What is tested: where it is, who may do what there, and how it can be broken."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -25,6 +25,8 @@ class Deployment:
         schema: Where our tables are there.
         heartbeat: Seconds after which a gateway sends something on a quiet connection.
         faults: All that can be done to it.
+        errors: Gives what its gateways logged as errors since it was called last: whatever breaks
+            around them, none is expected.
     """
 
     url: str
@@ -33,6 +35,7 @@ class Deployment:
     schema: str
     heartbeat: float
     faults: tuple[Fault, ...]
+    errors: Callable[[], list[str]] = list
 
     @property
     def silence(self) -> float:

@@ -15,7 +15,7 @@ from chaos.sight import FINAL, Sight
 from chaos.wish import Wish
 
 _TAIL = 60
-_BOOKMARKS = 6
+_BOOKMARKS = 3
 
 
 @dataclass(frozen=True)

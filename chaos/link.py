@@ -23,10 +23,6 @@ class Link:
         self.going.set()
         self.ends: set[_End] = set()
 
-    @property
-    def connections(self) -> int:
-        return len(self.ends) // 2
-
     def cut(self) -> None:
         """Break every connection."""
         for end in list(self.ends):

@@ -271,6 +271,8 @@ class Storm:
         for reader in unread:
             if reader.reading is not None:
                 self.oracle.object(reader.reading, "stream unread", "it does not end")
+        for error in await asyncio.to_thread(self.deployment.errors):
+            self._object("logged error", error)
         for wrong in self.pool.objections(runs):
             self._object("lost update", wrong)
         await asyncio.sleep(2 * _LOOK_SECONDS)  # for what the oracle has put off

@@ -28,6 +28,7 @@ _SETTINGS = {
     "SECRET_KEY_RATE": "off",
     "PUBLIC_TOKEN_RATE": "off",
     "LOG_LEVEL": "warning",
+    "LOG_FORMAT": "text",
 }
 
 
@@ -68,6 +69,7 @@ async def local(folder: Path) -> AsyncIterator[Deployment]:
                 *network_faults("gateways to postgres", to_database),
                 *network_faults("gateways to redis", to_redis),
             ),
+            serving.errors,
         )
 
 

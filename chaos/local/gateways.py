@@ -14,6 +14,7 @@ from chaos.fault import Fault
 from chaos.local.process import Process
 from chaos.schedule import Dice
 
+_ERROR = " ERROR "
 _SKEW = Path(__file__).parent / "skew"
 
 
@@ -23,6 +24,7 @@ class Gateways:
     def __init__(self, processes: Sequence[Process], clocks: Sequence[Path]) -> None:
         self.processes = processes
         self._clocks = clocks
+        self._read = dict.fromkeys(processes, 0)
 
     def faults(self) -> Iterable[Fault]:
         """What can be done to them."""
@@ -33,6 +35,17 @@ class Gateways:
             Fault("gateway: clock set ahead", "clocks", self._set_ahead, holds_back=True),
             Fault("gateway: clock set back", "clocks", self._set_back, holds_back=True),
         )
+
+    def errors(self) -> list[str]:
+        """What they logged as errors since this was asked last. Blocks for as long as reading."""
+        found = []
+        for process, position in self._read.items():
+            with process.log.open("rb") as log:
+                log.seek(position)
+                lines = log.read().decode(errors="replace").splitlines()
+                self._read[process] = log.tell()
+            found += [f"{process.name}: {line}" for line in lines if _ERROR in line]
+        return found
 
     async def _kill(self, dice: Dice) -> None:
         gateway = dice.choice(self.processes)

@@ -247,6 +247,15 @@ def test_bench_looks_for_its_needs_and_hands_its_words_on(checkout: Path) -> Non
 
 
 @posix
+def test_chaos_looks_for_its_needs_and_hands_its_words_on(checkout: Path) -> None:
+    done = run_dev(checkout, "chaos", "--minutes", "1")
+    assert done.returncode == 0, done.stdout
+    assert "nginx: " in done.stdout
+    assert "python -m chaos --minutes 1\n" in done.stdout
+    assert "nginx: " not in run_dev(checkout, "chaos", "--help").stdout
+
+
+@posix
 def test_ci_runs_the_same_command_and_insists_on_every_need(tmp_path: Path) -> None:
     copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "dev").write_text('#!/bin/sh\necho "CI=$CI dev $*"\nexit 7\n')
