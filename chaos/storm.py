@@ -43,6 +43,7 @@ _SQL_WRITERS = 4
 _STREAMS = 6
 _LOOK_SECONDS = 0.5
 _LAG_SECONDS = 0.5
+_CROWD_SECONDS = 0.01
 
 Follower = SseSubscriber | ShapeSubscriber | SocketSubscriber
 
@@ -84,7 +85,9 @@ class Storm:
         deployment = self.deployment
         self.calm = Calm(self.plan.grace)
         self.oracle = Oracle(self.seed, self.calm)
-        self.scene = Scene(deployment.url, deployment.signer, self.oracle, deployment.silence)
+        # Many at once wait longer for an answer, where one machine does everything.
+        silence = deployment.silence + self.plan.subscribers * _CROWD_SECONDS
+        self.scene = Scene(deployment.url, deployment.signer, self.oracle, silence)
         self.pool = Pool(_MOST_RUNS)
         self.streams = Streams()
         self.dice = random.Random(f"storm {self.seed}")

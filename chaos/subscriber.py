@@ -9,6 +9,7 @@ from websockets.exceptions import WebSocketException
 from chaos.scene import Scene, Whims
 
 _BACKOFF_SECONDS = (0.05, 0.6)
+_MOST_DOUBLED = 4  # times, one for each connection in a row that was lost
 
 
 class Subscriber(ABC):
@@ -30,17 +31,21 @@ class Subscriber(ABC):
     async def run(self) -> None:
         """Follow until cancelled."""
         counts = self.scene.oracle.counts
+        lost = 0
         while True:
             self.whims = Whims.choose(self.scene, self.dice)
             counts["connections"] += 1
             following = asyncio.create_task(self.follow())
             try:
                 await self._wait_for(following)
-                counts[f"ended by {self._why(following)}"] += 1
+                why = self._why(following)
+                counts[f"ended by {why}"] += 1
+                lost = min(lost + 1, _MOST_DOUBLED) if why in ("silence", "a break") else 0
             finally:
                 following.cancel()
                 await asyncio.wait([following])
-            await asyncio.sleep(max(self.pause(), self.dice.uniform(*_BACKOFF_SECONDS)))
+            backoff = self.dice.uniform(*_BACKOFF_SECONDS) * 2**lost
+            await asyncio.sleep(max(self.pause(), backoff))
 
     @abstractmethod
     async def follow(self) -> None:
