@@ -36,6 +36,7 @@ from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.tailer import PostgresTailer
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.redis.chunk_log import RedisChunkLog
+from runcast.redis.rate_limiter import RedisRateLimiter
 from runcast.redis.server import RedisServer
 from runcast.redis.window_relay import RedisWindowRelay
 from runcast.settings import Settings
@@ -148,7 +149,14 @@ class Gateway:
             revocations=self.hub.revocations,
             max_token_seconds=limits.max_token_seconds,
         )
-        rate_limits = RateLimits(PostgresRateLimiter(self._database), clock=clock, limits=limits)
+        self._redis_limiter = (
+            None
+            if self._redis is None
+            else RedisRateLimiter(self._redis, prefix=settings.redis_prefix)
+        )
+        rate_limits = RateLimits(
+            self._redis_limiter or PostgresRateLimiter(self._database), clock=clock, limits=limits
+        )
         renewals = PostgresRenewals(
             self._database, schema=settings.schema_name, gateway=self.hub.id
         )
@@ -231,6 +239,8 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._redis_chunks is not None:
             await self._redis_chunks.close_connections()
+        if self._redis_limiter is not None:
+            await self._redis_limiter.close()
         if self._redis is not None:
             await self._redis.close()
         await self._database.close()

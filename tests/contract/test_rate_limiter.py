@@ -1,6 +1,7 @@
-"""What every `RateLimiter` promises, so that those in memory and in Postgres stay the same."""
+"""What every `RateLimiter` promises, so that those in memory, Postgres and Redis stay the same."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -9,10 +10,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from runcast.core.bucket import Bucket
 from runcast.core.rate import Rate
+from runcast.errors import BackendError
 from runcast.ports import RateLimiter
 from runcast.postgres.database import Database
 from runcast.postgres.rate_limiter import PostgresRateLimiter
+from runcast.redis.rate_limiter import RedisRateLimiter
+from runcast.redis.server import RedisServer
 from runcast.testing import ManualClock, MemoryRateLimiter
+from tests.support.needs import free_port
 
 A, B = b"a" * 32, b"b" * 32
 RATE = Rate(refill=1, seconds=100.0, burst=10)
@@ -50,21 +55,47 @@ class PostgresWorld:
         )
 
 
-@pytest.fixture(params=["memory", "postgres"])
-def url(request: pytest.FixtureRequest) -> str | None:
-    """Of a database, where the limiter is in one."""
-    return request.getfixturevalue("database_url") if request.param == "postgres" else None
+class RedisWorld:
+    """Time passes by what is stored moving back."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._redis = server.client
+        self._prefix = f"test-{uuid.uuid4().hex}:"
+        self.redis_limiter = RedisRateLimiter(server, prefix=self._prefix)
+        self.limiter: RateLimiter = self.redis_limiter
+
+    async def pass_time(self, seconds: float) -> None:
+        async for key in self._redis.scan_iter(f"{self._prefix}*"):
+            full_at = await self._redis.get(key)
+            if full_at is not None:
+                await self._redis.set(key, f"{float(full_at) - seconds:.6f}", keepttl=True)
+
+
+@pytest.fixture(params=["memory", "postgres", "redis"])
+def where(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Where the limiter is, and its URL; asked for here, outside the loop."""
+    if request.param == "memory":
+        return "memory", ""
+    fixture = "database_url" if request.param == "postgres" else "redis_url"
+    return request.param, request.getfixturevalue(fixture)
 
 
 @pytest.fixture
-async def world(url: str | None) -> AsyncIterator[World]:
-    if url is None:
+async def world(where: tuple[str, str]) -> AsyncIterator[World]:
+    kind, url = where
+    if kind == "memory":
         yield MemoryWorld()
-        return
-    database = Database(url, max_connections=4)
-    await database.open()
-    yield PostgresWorld(database)
-    await database.close()
+    elif kind == "postgres":
+        database = Database(url, max_connections=4)
+        await database.open()
+        yield PostgresWorld(database)
+        await database.close()
+    else:
+        server = RedisServer(url)
+        world = RedisWorld(server)
+        yield world
+        await world.redis_limiter.close()
+        await server.close()
 
 
 def near(value: float) -> object:
@@ -126,3 +157,12 @@ async def test_it_reckons_as_the_bucket_of_the_core_does(
         bucket = Bucket(expected.missing, now)
         await world.pass_time(pause)
         now += pause
+
+
+async def test_without_redis_whoever_draws_is_told_so() -> None:
+    server = RedisServer(f"redis://127.0.0.1:{free_port()}/0")
+    limiter = RedisRateLimiter(server, prefix="test:")
+    with pytest.raises(BackendError):
+        await limiter.draw(A, 1, RATE)
+    await limiter.close()
+    await server.close()
