@@ -1,9 +1,9 @@
 """Taking public tokens back before their time; docs/protocol.md "Revocation"."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.responses import Response
 
 from runcast.auth.revocation import NewRevocation, Revocation
@@ -16,9 +16,20 @@ from runcast.web.responses import json_response
 from runcast.web.run_models import OptionalTime, Time
 from runcast.web.text_field import ShortText
 
-_BODY_BYTES = 16 * 1024
+_BODY_BYTES = 128 * 1024
 # As far ahead may clocks be by which tokens are issued.
 _MAX_AHEAD = timedelta(minutes=5)
+
+
+def _as_text(value: object) -> object:
+    """Read a time as text alone: pydantic takes numbers too, as seconds or milliseconds."""
+    if not isinstance(value, str):
+        raise ValueError("a time is a text such as 2026-01-02T03:04:05Z")
+    return datetime.fromisoformat(value)
+
+
+# Without the format of JSON schemas, which is narrower than ISO 8601.
+_Time = Annotated[AwareDatetime, BeforeValidator(_as_text), WithJsonSchema({"type": "string"})]
 
 
 class NewTokenRevocation(BaseModel):
@@ -33,10 +44,10 @@ class NewTokenRevocation(BaseModel):
         None, description="Its `jti`; of tokens without one the SHA-256 in hexadecimal."
     )
     subject: ShortText | None = Field(None, description="All tokens with this `act.sub`.")
-    issuedBefore: AwareDatetime | None = Field(
+    issuedBefore: _Time | None = Field(
         None,
-        description="Of a subject, only tokens issued before this time; now if left out. Alone: "
-        "all tokens of the environment issued before.",
+        description="ISO 8601 with a zone. Of a subject, only tokens issued before this time; now "
+        "if left out. Alone: all tokens of the environment issued before.",
     )
 
 
