@@ -26,6 +26,7 @@ _GUESSED_BY_NOBODY = {
     "putObject",
     "getObject",
     "callBackWaitToken",
+    "renewConnectionToken",
 }
 # A wrong request is one that leaves out the key too, which is sent nevertheless.
 _NEVER_WRONG = {"listWaitTokens"}
@@ -69,6 +70,7 @@ async def test_answers_are_as_described(
     known |= {"token": waits.json()["id"], "hash": "0"}
     revoked = await tenant.client.post("/api/v1/tokens/revocations", json={"tokenId": "t"})
     known |= {"revocation": revoked.json()["id"]}
+    known |= {"connection": f"{gateway.services.hub.id}-none"}
     known |= {"environment": tenant.environment_id, "name": "a.json", "packet": "payload"}
     if operation.name == "readResult":
         await tenant.patch(run_id, status="COMPLETED")
