@@ -142,6 +142,8 @@ class Follower:
         self._changed.set()
 
     def _receive(self, event: str, data: dict[str, Any]) -> None:
+        if event == "connection":
+            return
         self.received += 1
         match event:
             case "run":

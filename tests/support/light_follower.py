@@ -193,6 +193,8 @@ class LightFollower:
                 self.told.append(self._delay)
             case "end":
                 self.ended = data["reason"]
+            case "connection":
+                pass
             case "problem" if data["code"] == "draining":
                 pass
             case _:

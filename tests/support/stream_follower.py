@@ -154,6 +154,8 @@ class StreamFollower:
                 text = orjson.dumps(json.loads(record["body"])["data"]).decode()
                 self._take_parts(cursor, record["seq_num"], [text])
             assert fields["id"] == self._resume()
+        elif fields.get("event") == "connection":
+            pass  # comes before all else, and says nothing of the stream
         elif "event" in fields:
             self._take(fields["event"], json.loads(fields["data"]))
         elif "data" in fields:

@@ -183,6 +183,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "stream_closed": StreamClosed,
     "stream_full": StreamFull,
     "too_many_streams": StreamFull,
+    "too_many_revocations": Unprocessable,
     "position_lost": PositionLost,
     "limit_exceeded": RateLimited,
     "rate_limited": RateLimited,

@@ -126,6 +126,7 @@ export class Browser {
 
   /** One holder each; the others wait in line. */
   readonly locks = {
+    query: () => Promise.resolve({}),
     request: async (
       name: string,
       { signal }: { signal: AbortSignal },
