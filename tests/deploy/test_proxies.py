@@ -71,6 +71,7 @@ def placed(text: str, port: int, gateways: list[GatewayApp], folder: Path) -> st
     """The file, but for this machine."""
     for number, gateway in enumerate(gateways, start=1):
         text = text.replace(f"gateway-{number}:8080", f"127.0.0.1:{gateway.port}")
+    text = re.sub(r"(?m)^.*gateway-\d+:8080.*$", "", text)  # more than are here
     text = re.sub(r"(?m)^(\s*(?:listen |bind )?:?)8080\b", rf"\g<1>{port}", text)
     # nginx: Docker's name server is not here, and older ones know no `resolve`.
     text = re.sub(r"(?m)^\s*resolver .*$", "", text).replace(" resolve;", ";")
