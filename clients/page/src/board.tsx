@@ -13,9 +13,8 @@ import type { Reason } from "./token-form.js";
 import { startingPoint } from "./token.js";
 import { useListKeys } from "./use-keys.js";
 import { useNow } from "./use-now.js";
-import { fragmentOf, namesIn, type View } from "./view.js";
+import { MAX_RUNS, namesIn, type View } from "./view.js";
 
-export const MAX_RUNS = 500;
 const THROTTLE_MS = 50;
 
 export interface BoardProps {
@@ -173,9 +172,4 @@ function useTitle({ run }: RunSnapshot): void {
   useEffect(() => {
     document.title = title;
   }, [title]);
-}
-
-/** Where a run is shown within this view. */
-export function hrefOf(view: View, run: string): string {
-  return fragmentOf({ ...view, run });
 }

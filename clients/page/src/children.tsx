@@ -3,11 +3,10 @@
 import type { Run } from "@runcast/client";
 import { useClient, useRun } from "@runcast/client/react";
 import { useEffect, useState, type CSSProperties, type ReactElement } from "react";
-import { hrefOf } from "./board.js";
 import { count, duration, progress, statusOf } from "./format.js";
 import { Pill } from "./run-parts.js";
 import { useNow } from "./use-now.js";
-import type { View } from "./view.js";
+import { hrefOf, type View } from "./view.js";
 
 const ASK_AGAIN_MS = 4000;
 

@@ -2,7 +2,7 @@
 
 import type { ConnectionState, Run, RunSnapshot } from "@runcast/client";
 import { useEffect, useRef, useState, type ReactElement, type ReactNode } from "react";
-import { hrefOf } from "./board.js";
+import { ClippedText } from "./clipped-text.js";
 import { Children } from "./children.js";
 import { CopyButton } from "./copy-button.js";
 import { duration, progress } from "./format.js";
@@ -10,8 +10,8 @@ import { Metadata } from "./metadata.js";
 import { Pill, ProgressBar, Tags } from "./run-parts.js";
 import { RunStreams } from "./run-streams.js";
 import { Timeline } from "./timeline.js";
-import { ClippedText, Value } from "./value.js";
-import { fragmentOf, type View } from "./view.js";
+import { Value } from "./value.js";
+import { fragmentOf, hrefOf, type View } from "./view.js";
 
 export const NARROW = "(max-width: 60rem)";
 

@@ -2,13 +2,12 @@
 
 import type { Run, RunsSnapshot } from "@runcast/client";
 import { memo, useMemo, useState, type ReactElement } from "react";
-import { hrefOf, MAX_RUNS } from "./board.js";
 import { age, progress, STATUS_NAMES, statusOf } from "./format.js";
 import { Pill, ProgressBar, Tags } from "./run-parts.js";
 import { Teach, triggerCommand } from "./teach.js";
 import { walk } from "./use-keys.js";
 import { useNow } from "./use-now.js";
-import { namesIn, show, type View } from "./view.js";
+import { hrefOf, MAX_RUNS, namesIn, show, type View } from "./view.js";
 
 export function RunList({
   view,

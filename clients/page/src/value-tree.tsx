@@ -1,9 +1,9 @@
 // A JSON value as a tree. What changed is lit up for a moment; only what is unfolded is drawn.
 
 import { useState, type ReactElement } from "react";
+import { ClippedText } from "./clipped-text.js";
 import { clipped } from "./format.js";
 import { below, isBranch } from "./tree-changes.js";
-import { ClippedText } from "./value.js";
 
 const FIRST_ENTRIES = 100;
 const MORE_ENTRIES = 1000;

@@ -1,11 +1,10 @@
 // A payload or an output: as a tree to unfold, or as JSON.
 
 import { useState, type ReactElement } from "react";
+import { ClippedText } from "./clipped-text.js";
 import { CopyButton } from "./copy-button.js";
 import { isBranch } from "./tree-changes.js";
 import { ValueTree } from "./value-tree.js";
-
-const MAX_TEXT = 20_000;
 
 export function Value({
   id,
@@ -57,32 +56,5 @@ function Json({ value }: { value: unknown }): ReactElement {
       </pre>
       <CopyButton text={text} />
     </div>
-  );
-}
-
-/** A text that is cut off when it is long, until a person wants all of it. */
-export function ClippedText({
-  text,
-  limit = MAX_TEXT,
-}: {
-  text: string;
-  limit?: number;
-}): ReactElement {
-  const [isWhole, setWhole] = useState(false);
-  if (isWhole || text.length <= limit) return <>{text}</>;
-  return (
-    <>
-      {text.slice(0, limit)}
-      {"… "}
-      <button
-        type="button"
-        className="more"
-        onClick={() => {
-          setWhole(true);
-        }}
-      >
-        show all {text.length.toLocaleString("en")} characters
-      </button>
-    </>
   );
 }

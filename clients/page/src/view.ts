@@ -1,5 +1,8 @@
 // What the address asks for: everything after the # but the token.
 
+/** How many runs a list keeps: the newest ones. */
+export const MAX_RUNS = 500;
+
 export interface View {
   readonly tags: string;
   readonly task: string;
@@ -36,6 +39,11 @@ export function fragmentOf(view: View): string {
   const parameters = new URLSearchParams();
   for (const name of NAMES) if (view[name]) parameters.set(name, view[name]);
   return `#${parameters.toString()}`;
+}
+
+/** Where a run is shown within a view. */
+export function hrefOf(view: View, run: string): string {
+  return fragmentOf({ ...view, run });
 }
 
 export function show(view: View): void {
