@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from runcast.app import object_store
 from runcast.cli.finding import Finding, bad, fine, note
 from runcast.errors import GatewayError
 from runcast.ports import ObjectStore
@@ -21,6 +20,8 @@ async def check_objects(settings: Settings, now: float) -> AsyncIterator[Finding
         return
     name, content = secrets.token_hex(8), secrets.token_bytes(32)
     try:
+        from runcast.app import object_store  # loads a whole gateway, which few commands need
+
         store = object_store(settings)
         await store.write(_ENVIRONMENT, name, "text/plain", _pieces(content))
         try:
