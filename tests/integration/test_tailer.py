@@ -6,6 +6,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Iterator
+from typing import ClassVar
 
 import asyncpg
 import pytest
@@ -346,6 +347,30 @@ class TestDepartures:
             await sql.execute("DELETE FROM runs WHERE id <> 'run_2'")
             await feed.sink.passed(await here(sql))
             assert {change.facets.id for change in feed.sink.changes} == {"run_2"}
+
+
+class TestPlans:
+    async def test_every_read_is_by_an_index_also_without_statistics(
+        self, database_url: str, sql: asyncpg.Connection
+    ) -> None:
+        class Explained(PostgresTailer):
+            plans: ClassVar[list[str]] = []
+
+            async def _read_window(
+                self, connection: "asyncpg.Connection[asyncpg.Record]"
+            ) -> tuple[int, Position]:
+                assert self._position is not None
+                rows = await connection.fetch(
+                    f"EXPLAIN {self._window_sql}", self._position.xmax, self._position.in_flight
+                )
+                self.plans.append("\n".join(row[0] for row in rows))
+                return await super()._read_window(connection)
+
+        async with following(database_url, kind=Explained) as feed:
+            await insert(sql, "run_1")
+            await feed.sink.has("run_1")
+        assert Explained.plans
+        assert not [plan for plan in Explained.plans if "Seq Scan" in plan]
 
 
 class TestBell:

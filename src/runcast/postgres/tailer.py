@@ -249,6 +249,9 @@ class PostgresTailer:
                 "application_name": "runcast tailer",
                 "plan_cache_mode": "force_custom_plan",
                 "jit": "off",
+                # Every read here is by an index. Without statistics, as they are while a table is
+                # new, the planner would take a third of it for new and read all of it.
+                "enable_seqscan": "off",
             },
         )
         try:
