@@ -13,6 +13,7 @@ import orjson
 
 from runcast.app import Gateway, Listening
 from runcast.auth.token import mint_token
+from runcast.core.position import Position
 from runcast.core.relaying import RelayPace
 from runcast.core.tailing import Pace
 from runcast.postgres.database import Database
@@ -110,6 +111,13 @@ class GatewayApp:
             "sockets": len(state.connections),
             "requests": len(state.tasks),
         }
+
+    async def caught_up(self) -> None:
+        """Wait until the gateway stands behind all that is committed now."""
+        here = await self.sql.fetchval("SELECT pg_current_snapshot()::text")
+        hub = self.gateway.hub
+        now = Position.from_snapshot(hub.position.database, here)
+        await until(lambda: hub.position.covers(now))
 
     async def deserted(self) -> None:
         """Wait until nothing is held for any client."""

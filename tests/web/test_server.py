@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -255,6 +256,16 @@ class TestDrain:
             for each in (silent, slow):
                 assert b'"ok"' in await each.read_to_end()
             await stopped
+
+    async def test_who_connects_in_the_very_moment_is_still_answered(self, app: GatewayApp) -> None:
+        with socket.create_connection(("127.0.0.1", app.port)) as late:
+            # The loop accepts the connection between this call and the first step of the drain.
+            asyncio.get_running_loop().call_soon(app.gateway.stop)
+            reader, writer = await asyncio.open_connection(sock=late)
+            writer.write(request("/healthz", {}))
+            assert b'"ok"' in await reader.read()
+            writer.close()
+            await app.serving
 
     async def test_connections_that_proxies_keep_end_first(
         self, app: GatewayApp, monkeypatch: pytest.MonkeyPatch

@@ -529,6 +529,7 @@ class TestCatchingUp:
         self, app: GatewayApp, client: httpx.AsyncClient
     ) -> None:
         there = await app.insert(tags=["t"])
+        await app.caught_up()
         feed = shape(client, f"{ALL}?tags=t", app.bearer)
         assert await feed.ask(offset="now") == []
         assert feed.answer.json() == [UP_TO_DATE]

@@ -199,13 +199,22 @@ class Server(uvicorn.Server):
 
     async def _drain_and_exit(self) -> None:
         try:
-            # New connections go to another gateway while the old ones end.
-            for server in self.servers:
-                server.close()
+            await self._stop_listening()
             self._let_go_of_the_idle()
             await asyncio.gather(self._drain(), self._hear())
         finally:
             self.should_exit = True
+
+    async def _stop_listening(self) -> None:
+        """Let new connections go to another gateway while the old ones end."""
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for each in server.sockets:
+                loop.remove_reader(each.fileno())
+        # asyncio gives up a connection whose server closes in the turn after it was accepted.
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
 
     async def _hear(self) -> None:
         """Let those who have just connected say what they want, else they would be cut off."""
