@@ -28,13 +28,9 @@ class FakeReceiver:
     """Receives as it is told to; the hub's tests use real ones."""
 
     key: AudienceKey
-    direct: bool = True
     connection: Any = field(default_factory=lambda: SimpleNamespace(kind="sse"))
     written: list[bytes] = field(default_factory=list)
     windows: list[tuple[Sequence[StateFrame], Position, Position]] = field(default_factory=list)
-
-    def write(self, data: bytes, now: float) -> None:
-        self.written.append(data)
 
     def receive_window(
         self, frames: Sequence[StateFrame], before: Position, after: Position
@@ -46,13 +42,15 @@ def audience(*direct: bool, ends_with_run: bool = False) -> tuple[Audience, list
     view = View(Selector("env_1"), compile_scopes(["read:runs"]))
     key = AudienceKey(view, FORM, ends_with_run)
     made = Audience(key)
-    receivers = [FakeReceiver(key, each) for each in direct]
+    receivers = [FakeReceiver(key) for _ in direct]
     made.subscribers.update(dict.fromkeys(receivers))
+    for receiver, has_nothing_to_add in zip(receivers, direct, strict=True):
+        made.write_past(receiver, receiver.written.append if has_nothing_to_add else None)
     return made, receivers
 
 
 def deliver(made: Audience, *frames: StateFrame) -> int:
-    return made.deliver(frames, BEFORE, AFTER, AFTER.cursor(), 0.0, Counts())
+    return made.deliver(frames, BEFORE, AFTER, AFTER.cursor(), Counts())
 
 
 def test_all_who_can_take_it_get_the_same_bytes_object() -> None:

@@ -138,7 +138,15 @@ class RunHub:
 
     def follow(self) -> None:
         here = self.runs.position
+        self._check_who_is_written_past()
         self.hub.publish(self.runs.changes(self.hub.position, here), here)
+        self._check_who_is_written_past()
+
+    def _check_who_is_written_past(self) -> None:
+        for audience in self.hub._audiences.values():
+            for feed in audience.subscribers:
+                assert isinstance(feed, Subscriber)
+                assert (feed in audience._past) is feed.direct is feed.machine.direct
 
     def run(self, run_id: str) -> Run:
         run = self.runs.run_at(self.runs.position, run_id)

@@ -73,7 +73,7 @@ class Hub:
 
     def start(self) -> None:
         """Begin to send heartbeats and to end what expires."""
-        self._wheel.start(lambda error: logger.error("a connection's timer failed", exc_info=error))
+        self._wheel.start(_timer_failed)
 
     async def drain(self) -> None:
         """
@@ -208,6 +208,8 @@ class Hub:
         self.counts.windows += 1
         if not changes:
             return
+        # Nobody whose time is over gets them, however long the loop could not see to that.
+        self._wheel.keep_up(_timer_failed)
         self.counts.changes += len(changes)
         deliveries: dict[AudienceKey, tuple[Audience, list[StateFrame], list[RunChange]]] = {}
         for change in changes:
@@ -219,7 +221,6 @@ class Hub:
                     frames.append(verdict)
                     told.append(change)
         cursor = self.cursor_of(position)
-        now = self.clock.now()
         counts = self.counts
         in_time: dict[str, dict[str, RunChange]] = {}  # by kind of connection and id of run
         for audience, frames, told in deliveries.values():
@@ -227,7 +228,7 @@ class Hub:
                 continue  # what another audience was told ended the last connection of this one
             kind = audience.kind
             try:
-                if audience.deliver(frames, before, position, cursor, now, counts):
+                if audience.deliver(frames, before, position, cursor, counts):
                     in_time.setdefault(kind, {}).update((each.facets.id, each) for each in told)
             except Exception:
                 logger.exception("a change could not be handed to an audience")
@@ -379,13 +380,19 @@ class Hub:
         audience = self._audiences.get(key)
         if audience is None or receiver not in audience.subscribers:
             return
-        del audience.subscribers[receiver]
+        audience.leave(receiver)
         if not audience.subscribers:
             del self._audiences[key]
             filed = self._index[key.view.selector.index_key]
             del filed[key]
             if not filed:
                 del self._index[key.view.selector.index_key]
+
+    def write_past(self, receiver: Receiver, write: Callable[[bytes], None] | None) -> None:
+        """Write changes to a receiver without asking it from now on; None: ask it again."""
+        audience = self._audiences.get(receiver.key)
+        if audience is not None and receiver in audience.subscribers:
+            audience.write_past(receiver, write)
 
     def start_session(self, subscriber: CatchingUp) -> None:
         """Read what the subscriber's machine asks for, in a task of its own, until it is live."""
@@ -427,3 +434,7 @@ class Hub:
 def _reconnect_delay_ms() -> int:
     """When one who is sent away comes back: at a time of its own."""
     return int(random.uniform(0.1, 1.0) * 2000)
+
+
+def _timer_failed(error: Exception) -> None:
+    logger.error("a connection's timer failed", exc_info=error)

@@ -1,6 +1,7 @@
 """One request of a client that polls: a subscription that is over once it has something to say."""
 
 import random
+from collections.abc import Callable
 from operator import itemgetter
 
 from runcast.core.frame import RunFrame
@@ -69,16 +70,6 @@ class Poll(Subscriber):
                 self.position = self.connection.hub.position
             self._answer()
 
-    def write(self, data: bytes, now: float) -> None:
-        """Take what every direct subscriber of the audience gets: that is an answer."""
-        if now >= self.connection.deadline:
-            self.connection.expire()
-            return
-        self.position = self.connection.hub.position
-        if data:
-            self._found.append((0.0, data))
-            self._answer()
-
     def receive_lost(self, reason: str, message: str) -> None:
         """The position cannot be continued: that is an answer as well."""
         self.lost = reason
@@ -105,6 +96,18 @@ class Poll(Subscriber):
                 self._answer()
             elif self.session is None:
                 self.connection.hub.start_session(self)
+        self._settle()
+
+    @property
+    def _writes(self) -> Callable[[bytes], None]:
+        return self._take
+
+    def _take(self, data: bytes) -> None:
+        """Take what all in the audience get: that is an answer."""
+        self.position = self.connection.hub.position
+        if data:
+            self._found.append((0.0, data))
+            self._answer()
 
     def _answer(self) -> None:
         if not self.connection.closed:

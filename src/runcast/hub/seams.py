@@ -6,7 +6,7 @@ here stands what, so that no file imports the file that imports it.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 from runcast.auth.grant import Grant
@@ -163,15 +163,6 @@ class Receiver(Protocol):
     @property
     def connection(self) -> Link: ...
 
-    @property
-    def direct(self) -> bool:
-        """Whether bytes may be written at once."""
-        ...
-
-    def write(self, data: bytes, now: float) -> None:
-        """Write bytes that every direct subscriber of the audience gets."""
-        ...
-
     def receive_window(
         self, frames: Sequence[StateFrame], before: Position, after: Position
     ) -> None:
@@ -231,6 +222,10 @@ class Host(Protocol):
 
     def unwatch(self, receiver: Receiver) -> None:
         """Let a receiver have no more changes."""
+        ...
+
+    def write_past(self, receiver: Receiver, write: Callable[[bytes], None] | None) -> None:
+        """Write changes to a receiver without asking it from now on; None: ask it again."""
         ...
 
     def start_session(self, subscriber: CatchingUp) -> None:

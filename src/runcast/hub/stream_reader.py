@@ -109,18 +109,9 @@ class StreamReader:
     # -- the run --------------------------------------------------------------------------------
 
     @property
-    def direct(self) -> bool:
-        """Never: changes of the run go through `receive_window`."""
-        return False
-
-    @property
     def cursor(self) -> str | None:
         """A stream is resumed from its parts' ids, never from a cursor of run feeds."""
         return None
-
-    def write(self, data: bytes, now: float) -> None:
-        """Not called, since never direct."""
-        raise AssertionError(data)
 
     def receive_window(
         self, frames: Sequence[StateFrame], before: Position, after: Position

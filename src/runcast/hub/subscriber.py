@@ -1,7 +1,7 @@
 """One subscription's end in the hub: its state machine, its form, and the connection it feeds."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from runcast.core.frame import End, Frame, StateFrame
 from runcast.core.position import Position
@@ -20,6 +20,7 @@ class Subscriber:
     __slots__ = (
         "asked_to_skip",
         "connection",
+        "direct",
         "key",
         "known_finished",
         "machine",
@@ -41,6 +42,7 @@ class Subscriber:
         self.name = name
         self.key = key
         self.machine = machine
+        self.direct = False  # the audience writes past us
         self.known_finished = known_finished  # the one run of this feed was so before the cursor
         self.asked_to_skip = asked_to_skip  # by the client, beside what its token withholds
         self.session: asyncio.Task[None] | None = None
@@ -72,6 +74,7 @@ class Subscriber:
     def tick(self, now: float) -> None:
         """Let a quiet feed, which no window wakes, learn how far the changefeed is."""
         self.machine.receive_position(self.connection.hub.position)
+        self._settle()
 
     def renew(self, key: AudienceKey) -> None:
         """
@@ -81,25 +84,17 @@ class Subscriber:
         """
         hub = self.connection.hub
         hub.unwatch(self)
+        self.direct = False
         self.key = key
         self.known_finished = False
         hub.watch(self)
         self.machine.receive_lost("token_changed", "The new token shows other runs or fields.")
 
     @property
-    def direct(self) -> bool:
-        """Whether bytes may be written at once."""
-        return self.machine.direct
-
-    @property
     def cursor(self) -> str | None:
         """From where a client that got everything so far resumes; None while it has not."""
         hub = self.connection.hub
         return hub.cursor_of(hub.position) if self.machine.direct else None
-
-    def write(self, data: bytes, now: float) -> None:
-        """Write bytes that every direct subscriber of the audience gets."""
-        self.connection.write(data, now)
 
     def receive_window(
         self, frames: Sequence[StateFrame], before: Position, after: Position
@@ -120,6 +115,8 @@ class Subscriber:
         self.machine.writable = writable
         if writable:
             self.flush()
+        else:
+            self._settle()
 
     def close(self, frame: Frame) -> None:
         """Send a last frame, whatever else waits, and leave."""
@@ -147,3 +144,15 @@ class Subscriber:
             connection.leave(self, finished=isinstance(last, End))
         elif self.machine.phase is Phase.CATCHING_UP and self.session is None:
             hub.start_session(self)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Let the audience write past us while the machine has nothing to add."""
+        direct = self.machine.direct
+        if direct is not self.direct:
+            self.direct = direct
+            self.connection.hub.write_past(self, self._writes if direct else None)
+
+    @property
+    def _writes(self) -> Callable[[bytes], None]:
+        return self.connection.outlet.write

@@ -55,6 +55,11 @@ class Wheel:
                 if again is not None:
                     self.add(timed, again)
 
+    def keep_up(self, on_error: Callable[[Exception], None]) -> None:
+        """Look at what is due, if that was not done in this quarter of a second."""
+        if int(self._clock.now() / TICK_SECONDS) > self._last:
+            self.turn(on_error)
+
     def start(self, on_error: Callable[[Exception], None]) -> None:
         """Turn by itself on the running loop until `stop`."""
         loop = asyncio.get_running_loop()
