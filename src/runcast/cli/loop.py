@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -21,6 +22,12 @@ def run(command: Coroutine[Any, Any, T]) -> T:
             return runner.run(command)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def settle() -> None:
+    """Take all there is for permanent, once a server has started."""
+    # Else a full collection stops every delivery for some 50 ms, to look at the code once more.
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import typer
 from runcast.cli.configuration import read_settings
 from runcast.cli.console import say
 from runcast.cli.logs import configure_logs
-from runcast.cli.loop import ended_by_signals, run
+from runcast.cli.loop import ended_by_signals, run, settle
 from runcast.cli.migrate import migrate_database
 from runcast.cli.workers import StartFailed, Workers, worker_command
 from runcast.errors import ConfigurationError
@@ -83,6 +83,7 @@ async def _serve(settings: Settings, *, migrate: bool) -> None:
 
         async def ready(listening: "Listening") -> None:
             signals_handed_over.set()
+            settle()
             say(f"runcast serves {listening.url}")
 
         await serve_gateway(settings, on_ready=ready)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runcast.cli.logs import configure_logs
-from runcast.cli.loop import ended_by_signals, run
+from runcast.cli.loop import ended_by_signals, run, settle
 from runcast.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ async def _work(
 
         async def ready(_: "Listening") -> None:
             signals_handed_over.set()
+            settle()
             parent.send(b".")
 
         loop.add_reader(parent, end)
