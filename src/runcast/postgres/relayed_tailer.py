@@ -60,7 +60,7 @@ class RelayedTailer(PostgresTailer):
         if self._tails and self._relaying.role is Role.FOLLOWING:
             self._tails = False
             self._machine.receive_relieved()
-            await connection.remove_listener(f"{self._schema}_bell", self._rung)
+            await connection.remove_listener(self._bell, self._rung)
         match step:
             case RelayStep.READ:
                 await self._read(connection)
@@ -75,7 +75,7 @@ class RelayedTailer(PostgresTailer):
     async def _tail(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         if not self._tails:
             self._tails = True
-            await self._listen(connection)
+            await connection.add_listener(self._bell, self._rung)
             self._machine.receive_connected(asyncio.get_running_loop().time())
         await super()._step(connection)
 

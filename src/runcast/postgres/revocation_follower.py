@@ -4,33 +4,23 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from typing import TypeAlias
+from collections.abc import Callable
 
 import asyncpg
 
 from runcast.auth.revocation import RevocationBook
 from runcast.core.position import Position
 from runcast.ports import Clock
+from runcast.postgres.listening import LOST, Row, listening
 from runcast.postgres.renewals import PostgresRenewals
 from runcast.postgres.revocations import REVOCATION_COLUMNS, to_revocation
 
 logger = logging.getLogger(__name__)
 
-Row: TypeAlias = "asyncpg.Record"
-
 _RECHECK_SECONDS = 1.0
 _FORGET_SECONDS = 60.0
 _ANSWER_SECONDS = 3.0  # a database that takes longer is given up and connected to anew
-_CLOSE_SECONDS = 1.0
 _RETRY_SECONDS = (0.05, 1.0)
-_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
 
 # What became visible since a snapshot, as the tailer asks for it.
 _READ = f"""
@@ -83,7 +73,16 @@ class RevocationFollower:
         delay = _RETRY_SECONDS[0]
         while True:
             try:
-                async with self._listening() as connection:
+                async with listening(
+                    self._url,
+                    {
+                        f"{self._schema}_revoked": lambda *_: self._wake.set(),
+                        self._renewals.channel: self._hear_of_renewal,
+                    },
+                    name="revocations",
+                    answer_seconds=_ANSWER_SECONDS,
+                    on_lost=self._wake.set,
+                ) as connection:
                     position = await self._read(connection, None)
                     await self._renewals.read(connection, anew=True)
                     delay = _RETRY_SECONDS[0]
@@ -91,7 +90,7 @@ class RevocationFollower:
                         await self._sleep()
                         position = await self._read(connection, position)
                         await self._renewals.read(connection, anew=False)
-            except _LOST as error:
+            except LOST as error:
                 logger.warning("revocations cannot be read, trying again: %s", type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
             delay = min(delay * 2, _RETRY_SECONDS[1])
@@ -121,24 +120,6 @@ class RevocationFollower:
             self._book.forget_expired(asked_at)
             self._forget_at = asked_at + _FORGET_SECONDS
         return Position.from_snapshot(0, rows[0]["snapshot"])
-
-    @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator["asyncpg.Connection[Row]"]:
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=_ANSWER_SECONDS,
-            command_timeout=_ANSWER_SECONDS,
-            server_settings={"application_name": "runcast revocations", "jit": "off"},
-        )
-        try:
-            connection.add_termination_listener(lambda _: self._wake.set())
-            # Before the first read: what is told in between is seen by it.
-            await connection.add_listener(f"{self._schema}_revoked", lambda *_: self._wake.set())
-            await connection.add_listener(self._renewals.channel, self._hear_of_renewal)
-            yield connection
-        finally:
-            with contextlib.suppress(*_LOST):
-                await connection.close(timeout=_CLOSE_SECONDS)
 
     def _hear_of_renewal(
         self, _connection: object, _pid: int, _channel: str, gateway: object

@@ -13,19 +13,17 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import asyncpg
 
 from runcast.errors import GatewayError
 from runcast.postgres.database import Database
+from runcast.postgres.listening import LOST, Row, listening
 from runcast.postgres.streamed_batches import StreamedBatches
 
 logger = logging.getLogger(__name__)
-
-Row: TypeAlias = "asyncpg.Record"
 
 # The database tells of times within the next 60 seconds; others are found by looking again.
 _RECHECK_SECONDS = 30.0
@@ -35,16 +33,7 @@ _A_ROUND_BATCHES = 5
 _REFUSED_SECONDS = 60.0  # what the database refused is tried again after this
 _MAX_REFUSED = 10_000
 _ANSWER_SECONDS = 10.0
-_CLOSE_SECONDS = 1.0
 _RETRY_SECONDS = (0.05, 3.0)
-_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    GatewayError,
-)
 
 # What the database says of itself or of other transactions, not of the rows in a statement.
 _NOT_OF_A_ROW = (
@@ -157,11 +146,17 @@ class Scheduler:
         delay = _RETRY_SECONDS[0]
         while True:
             try:
-                async with self._listening() as connection:
+                async with listening(
+                    self._url,
+                    {f"{self._schema}_due": self._told},
+                    name="scheduler",
+                    answer_seconds=_ANSWER_SECONDS,
+                    on_lost=self._wake.set,
+                ) as connection:
                     while not connection.is_closed():
                         await self._round(connection)
                         delay = _RETRY_SECONDS[0]
-            except _LOST as error:
+            except (*LOST, GatewayError) as error:
                 logger.warning("the scheduler lost the database: %s", type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
             delay = min(delay * 2, _RETRY_SECONDS[1])
@@ -249,23 +244,6 @@ class Scheduler:
         if isinstance(payload, str) and payload.isdecimal() and int(payload) > self._planned:
             return
         self._wake.set()
-
-    @contextlib.asynccontextmanager
-    async def _listening(self) -> AsyncIterator["asyncpg.Connection[Row]"]:
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=_ANSWER_SECONDS,
-            command_timeout=_ANSWER_SECONDS,
-            server_settings={"application_name": "runcast scheduler", "jit": "off"},
-        )
-        try:
-            connection.add_termination_listener(lambda _: self._wake.set())
-            # Before the first look: what is told in between is seen by it.
-            await connection.add_listener(f"{self._schema}_due", self._told)
-            yield connection
-        finally:
-            with contextlib.suppress(*_LOST):
-                await connection.close(timeout=_CLOSE_SECONDS)
 
 
 def _of_a_row(error: GatewayError) -> bool:

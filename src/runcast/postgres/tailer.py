@@ -1,16 +1,13 @@
 """Following the database: the thin asyncpg shell around `core.tailing`, on its own connection."""
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
-
-import asyncpg
+from typing import TYPE_CHECKING
 
 from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.histogram import Histogram
@@ -22,27 +19,20 @@ from runcast.errors import BackendError
 from runcast.ports import ChangeSink
 from runcast.postgres.adoption import adopt
 from runcast.postgres.connection import connected
+from runcast.postgres.listening import LOST, Row, listening
 from runcast.postgres.query_times import QueryTimes
 from runcast.postgres.rows import run_columns, to_run
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import asyncpg
 
-Row: TypeAlias = "asyncpg.Record"
+logger = logging.getLogger(__name__)
 
 _KEYS_A_READ = 5_000  # a window of more changes is read piece by piece
 _RUNS_A_READ = 100
 _NOTHING_LARGE: frozenset[str] = frozenset()
 _ANSWER_SECONDS = 10.0  # a database that takes longer is given up and connected to anew
-_CLOSE_SECONDS = 1.0
 _RETRY_SECONDS = (0.05, 3.0)
-_LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    BackendError,
-)
 
 _FACETS = "run.changed_in, id, environment_id, task, tags, batch_id, created_at"
 
@@ -172,6 +162,7 @@ class PostgresTailer:
     ) -> None:
         self._url = url
         self._schema = schema
+        self._bell = f"{schema}_bell"
         self._sink = sink
         self._on_start = on_start
         self._on_restart = on_restart
@@ -226,9 +217,19 @@ class PostgresTailer:
         while True:
             caught_up_at = self.caught_up_at
             try:
-                async with self._connected() as connection:
+                async with listening(
+                    self._url,
+                    {self._bell: self._rung},
+                    name="tailer",
+                    answer_seconds=_ANSWER_SECONDS,
+                    on_lost=self._wake.set,
+                    plan_cache_mode="force_custom_plan",
+                    # Every read here is by an index. Without statistics, as they are while a table
+                    # is new, the planner would take a third of it for new and read all of it.
+                    enable_seqscan="off",
+                ) as connection:
                     await self._follow(connection)
-            except _LOST as error:
+            except (*LOST, BackendError) as error:
                 logger.warning(
                     "the database is not reachable, trying again: %s", type(error).__name__
                 )
@@ -238,33 +239,6 @@ class PostgresTailer:
             self.counts.reconnects += 1
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
             delay = min(delay * 2, _RETRY_SECONDS[1])
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator["asyncpg.Connection[Row]"]:
-        connection = await asyncpg.connect(
-            self._url,
-            timeout=_ANSWER_SECONDS,
-            command_timeout=_ANSWER_SECONDS,
-            server_settings={
-                "application_name": "runcast tailer",
-                "plan_cache_mode": "force_custom_plan",
-                "jit": "off",
-                # Every read here is by an index. Without statistics, as they are while a table is
-                # new, the planner would take a third of it for new and read all of it.
-                "enable_seqscan": "off",
-            },
-        )
-        try:
-            connection.add_termination_listener(lambda _: self._wake.set())
-            # Listening comes before the first read: what rings in between is read anyway.
-            await self._listen(connection)
-            yield connection
-        finally:
-            with contextlib.suppress(*_LOST):
-                await connection.close(timeout=_CLOSE_SECONDS)
-
-    async def _listen(self, connection: "asyncpg.Connection[Row]") -> None:
-        await connection.add_listener(f"{self._schema}_bell", self._rung)
 
     def _rung(self, *_: object) -> None:
         self._machine.receive_bell(asyncio.get_running_loop().time())
