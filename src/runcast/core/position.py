@@ -9,11 +9,13 @@ import base64
 import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from runcast.errors import InvalidCursor
 
 _FORMAT = 1
 _MAX_CURSOR = 65536  # a snapshot with some 30,000 transactions in flight
+_SHORT_CURSOR = 128  # what strangers send is kept no longer than this
 
 # More transactions than a server begins between two flushes of its log (a fifth of a second).
 _UNFLUSHED = 16384
@@ -97,13 +99,7 @@ class Position:
         distances from ``xmax`` down through the transactions in flight, each as a variable-length
         integer.
         """
-        numbers = [self.database, self.incarnation, self.xmax]
-        upper = self.xmax
-        for transaction in reversed(self.in_flight):
-            numbers.append(upper - transaction)
-            upper = transaction
-        packed = bytes([_FORMAT]) + b"".join(_varint(number) for number in numbers)
-        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return _cursor(self)
 
 
 def parse_cursor(text: str) -> Position:
@@ -113,6 +109,22 @@ def parse_cursor(text: str) -> Position:
     Raises:
         InvalidCursor: The text was not made by a runcast gateway.
     """
+    return _parse_short(text) if len(text) <= _SHORT_CURSOR else _parse(text)
+
+
+# A crowd of polls stands at one position, and each brings it and takes it.
+@lru_cache(maxsize=64)
+def _cursor(position: Position) -> str:
+    numbers = [position.database, position.incarnation, position.xmax]
+    upper = position.xmax
+    for transaction in reversed(position.in_flight):
+        numbers.append(upper - transaction)
+        upper = transaction
+    packed = bytes([_FORMAT]) + b"".join(_varint(number) for number in numbers)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _parse(text: str) -> Position:
     if len(text) > _MAX_CURSOR:
         raise InvalidCursor("The cursor is too long; leave it out to start from a snapshot.")
     try:
@@ -137,6 +149,9 @@ def parse_cursor(text: str) -> Position:
     if position.cursor() != text:  # one spelling only, so that equal cursors are equal texts
         raise InvalidCursor("The cursor is damaged; leave it out to start from a snapshot.")
     return position
+
+
+_parse_short = lru_cache(maxsize=1024)(_parse)
 
 
 def _varint(number: int) -> bytes:

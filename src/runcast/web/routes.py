@@ -48,6 +48,11 @@ async def read_openapi(call: Call) -> Response:
 
 
 OPERATIONS: tuple[Operation, ...] = (
+    # First what is asked for most: the router looks at one after the other.
+    *feeds.OPERATIONS,
+    *stream_reading.OPERATIONS,
+    *input_streams.OPERATIONS,  # before writing, whose paths would fit as well
+    *stream_writing.OPERATIONS,
     *tasks.OPERATIONS,
     *run_list.OPERATIONS,
     *runs.OPERATIONS,
@@ -63,10 +68,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *tokens.OPERATIONS,
     *revocations.OPERATIONS,
     *renewal.OPERATIONS,
-    *feeds.OPERATIONS,
-    *stream_reading.OPERATIONS,
-    *input_streams.OPERATIONS,  # before writing, whose paths would fit as well
-    *stream_writing.OPERATIONS,
     *health.OPERATIONS,
     Operation(
         method="GET",
