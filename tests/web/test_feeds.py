@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from runcast.core.position import Position, parse_cursor
+from runcast.web.feeds import created_after
 from tests.support.event_feed import following
 from tests.support.gate import Gate
 from tests.support.gateway_app import GatewayApp, running_app
@@ -319,6 +320,15 @@ class TestCreatedAt:
             await app.insert(created_at=datetime.now(UTC) - timedelta(hours=2))
             run_id = await app.insert()
             assert (await feed.expect("run")).data["id"] == run_id
+
+    def test_a_duration_is_the_same_bound_for_a_crowd(self) -> None:
+        """A regression: each poll had a bound of its own, and so all reads for itself alone."""
+        hour, begun = 3600, 1_800_000_000.0
+        for text, seconds in {"1h": hour, "1d": 24 * hour, "7s": 7}.items():
+            bounds = {created_after(text, begun + 0.0003 * seconds * each) for each in range(30)}
+            assert len(bounds) <= 2, text
+            assert None not in bounds
+            assert begun - 1.01 * seconds <= min(filter(None, bounds)) <= begun - seconds
 
     async def test_anything_else_is_refused(
         self, app: GatewayApp, client: httpx.AsyncClient

@@ -158,7 +158,7 @@ def created_after(text: str | None, now: float) -> float | None:
     if not text:
         return None
     if not text[0].isdigit() or "-" not in text:
-        return max(now - parse_duration(text), 0.0)  # no database knows times long before that
+        return _before(now, parse_duration(text))
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
@@ -168,6 +168,17 @@ def created_after(text: str | None, now: float) -> float | None:
             "createdAt is a duration such as 1h or 7d, or a date such as 2026-01-02T03:04:05Z."
         )
     return date.timestamp()
+
+
+def _before(now: float, seconds: float) -> float:
+    """
+    So long ago, or up to a hundredth longer: in steps of that.
+
+    Those who ask within a step have equal selectors, and share what is read for them.
+    """
+    step = max(int(seconds * 10), 1)  # in milliseconds
+    bound = int((now - seconds) * 1000)
+    return max(bound - bound % step, 0) / 1000  # no database knows times long before 1970
 
 
 def skipped_columns(services: Services, grant: Grant, asked: str) -> frozenset[str]:
@@ -201,7 +212,7 @@ def _shape_bound(call: Call) -> float | None:
     except InvalidParameter:
         bound = None
     if bound is None and window:
-        bound = max(call.now - window, 0.0)
+        bound = _before(call.now, window)
     # Whole milliseconds: that is what the client brings back.
     return None if bound is None else math.floor(bound * 1000) / 1000
 
