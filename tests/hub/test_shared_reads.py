@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from runcast.core.page import ChangePage
+from runcast.core.page import ChangePage, PageKey
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
@@ -78,8 +78,12 @@ async def test_other_questions_are_read_apart(runs: ScriptedRuns, reads: SharedR
         assert runs.reads == number
 
 
-def changes(reads: SharedReads, since: Position) -> "asyncio.Task[ChangePage]":
-    return asyncio.create_task(reads.read_changes(EVERYTHING, since=since, after=None, limit=10))
+def changes(
+    reads: SharedReads, since: Position, after: PageKey | None = None, limit: int = 10
+) -> "asyncio.Task[ChangePage]":
+    return asyncio.create_task(
+        reads.read_changes(EVERYTHING, since=since, after=after, limit=limit)
+    )
 
 
 async def test_those_who_stand_elsewhere_share_a_read_and_get_their_part(
@@ -101,6 +105,22 @@ async def test_those_who_stand_elsewhere_share_a_read_and_get_their_part(
     assert found == [late, early, {}, late]
     assert runs.reads == 1
     assert pages[0].frames[0] in pages[1].frames  # encoded once
+
+
+async def test_they_share_the_pages_that_follow_as_well(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    positions = []
+    for number in range(6):
+        positions.append(runs.position)
+        runs.write(make_run(id=f"run_{number}"))
+    standing = [positions[0], positions[3]]
+    first = await asyncio.gather(*(changes(reads, since, limit=2) for since in standing))
+    found = await asyncio.gather(
+        *(changes(reads, since, page.next) for since, page in zip(standing, first, strict=True))
+    )
+    assert [len(page.changes) for page in found] == [4, 1]
+    assert runs.reads == 2
 
 
 async def test_whose_position_is_lost_takes_it_from_nobody_else(

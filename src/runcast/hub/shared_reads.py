@@ -80,9 +80,7 @@ class SharedReads:
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
     ) -> ChangePage:
         """As `RunReader.read_changes`."""
-        if after is not None:
-            return await self._read_changes_alone(selector, since, after, limit)
-        question = (selector, since.database, since.incarnation, limit)
+        question = (selector, since.database, since.incarnation, after, limit)
         joined = question in self._next
         self._common[question] = self._common[question].common(since) if joined else since
 
@@ -90,7 +88,7 @@ class SharedReads:
             common = self._common.pop(question)
             try:
                 page = await self._runs.read_changes(
-                    selector, since=common, after=None, limit=limit
+                    selector, since=common, after=after, limit=limit
                 )
             except PositionLost as lost:
                 return common, lost
@@ -103,7 +101,7 @@ class SharedReads:
             return found
         if isinstance(found, PositionLost) or found.position.xmax < since.xmax:
             # Theirs may be lost and ours not, or the other way round.
-            return await self._read_changes_alone(selector, since, None, limit)
+            return await self._read_changes_alone(selector, since, after, limit)
         return found.since(since)
 
     async def _read_changes_alone(
