@@ -6,7 +6,7 @@ turned into ours.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -189,7 +189,10 @@ class Database:
             try:
                 yield connection
             finally:
-                await self._pool.release(connection)
+                # One that cannot be given back is closed: what was asked is answered all the same,
+                # or was given up.
+                with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await self._pool.release(connection)
 
 
 @asynccontextmanager
