@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from runcast.core.frame import RunFrame
+from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.position import Position
 from runcast.core.run import RunChange
+from runcast.core.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,23 @@ class ChangePage:
     position: Position
     next: PageKey | None
     frames: tuple[RunFrame | None, ...] = field(init=False, repr=False, compare=False)
+    _judged: dict[View, tuple[StateFrame, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         frames = (RunFrame(change.run) if change.run else None for change in self.changes)
         object.__setattr__(self, "frames", tuple(frames))
+
+    def seen_through(self, view: View) -> tuple[StateFrame, ...]:
+        """What this page means in a view; judged once, however many see it through an equal one."""
+        judged = self._judged.get(view)
+        if judged is None:
+            pairs = zip(self.changes, self.frames, strict=True)
+            verdicts = (view.judge(change, frame) for change, frame in pairs)
+            judged = tuple(verdict for verdict in verdicts if verdict is not None)
+            self._judged[view] = judged
+        return judged
 
     def since(self, position: Position) -> "ChangePage":
         """What of this page, read from further back, became visible after a position."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 
-from runcast.core.frame import End, StateFrame
+from runcast.core.frame import End
 from runcast.core.page import ChangePage
 from runcast.core.subscription import Read
 from runcast.core.view import View
@@ -46,7 +46,7 @@ async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
         limit = min(limit * 4, longest_page)
         retry_after = 0.1
         if subscriber.machine.next_read() == read:  # unless it was closed or restarted meanwhile
-            frames = _judged(page, subscriber.key.view)
+            frames = page.seen_through(subscriber.key.view)
             subscriber.machine.receive_page(frames, page.position, page.next)
             if subscriber.known_finished and not frames:
                 subscriber.machine.receive_finished()
@@ -59,8 +59,3 @@ async def _read_page(runs: RunReader, view: View, read: Read, limit: int) -> Cha
     if read.since is None:
         return await runs.read_snapshot(view.selector, after=read.after, limit=limit)
     return await runs.read_changes(view.selector, since=read.since, after=read.after, limit=limit)
-
-
-def _judged(page: ChangePage, view: View) -> list[StateFrame]:
-    verdicts = (view.judge(*pair) for pair in zip(page.changes, page.frames, strict=True))
-    return [verdict for verdict in verdicts if verdict is not None]
