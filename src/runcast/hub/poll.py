@@ -35,6 +35,8 @@ class Poll(Subscriber):
 
     __slots__ = ("_bytes", "_found", "_until", "_waits", "lost", "paging", "position")
 
+    shows_pages = False
+
     def __init__(
         self, connection: Link, key: AudienceKey, machine: Subscription, *, waits: bool
     ) -> None:

@@ -183,6 +183,10 @@ class CatchingUp(Protocol):
     def machine(self) -> Subscription: ...
     @property
     def known_finished(self) -> bool: ...
+    @property
+    def shows_pages(self) -> bool:
+        """Whether it sends what a page holds before it asks for the next one."""
+        ...
 
     def receive_lost(self, reason: str, message: str) -> None:
         """The position cannot be continued; begin again with a snapshot."""

@@ -28,7 +28,7 @@ async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
     connection = subscriber.connection
     request_id.set(connection.request_id)
     longest_page = connection.hub.limits.snapshot_page_runs
-    limit = min(_FIRST_PAGE_RUNS, longest_page)
+    limit = min(_FIRST_PAGE_RUNS, longest_page) if subscriber.shows_pages else longest_page
     retry_after = 0.1
     while not connection.closed and (read := subscriber.machine.next_read()) is not None:
         await connection.writable()

@@ -49,6 +49,7 @@ class Subscriber:
         machine.writable = connection.outlet.writable
 
     in_feed = True
+    shows_pages = True
 
     @property
     def kind(self) -> str:
