@@ -26,6 +26,9 @@ FOLLOWERS = int(os.environ.get("RUNCAST_RESTART_FOLLOWERS") or 300)
 TAGS = 5
 RUNS = [f"run_{number}" for number in range(20)]
 STREAMING = "run_s"  # it has a stream, and nobody follows its changes
+POLLED = "run_p"
+POLLERS = 30
+_BACK_OFF_SECONDS = 0.05
 _PACE_SECONDS = 0.02 * FOLLOWERS / 300  # this one process delivers and receives everything
 
 
@@ -100,6 +103,51 @@ async def reading(url: str, key: str) -> AsyncIterator[list[StreamFollower]]:
         await asyncio.wait(tasks)
 
 
+class Poller:
+    """Follows one run as official clients do: request by request, each to any gateway."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self.seen: list[str] = []  # metadata of the run, oldest first
+
+    async def follow(self) -> None:
+        """Poll until cancelled."""
+        query = {"offset": "-1"}
+        while True:
+            try:
+                answer = await self._http.get(f"/realtime/v1/runs/{POLLED}", params=query)
+            except httpx.TransportError:
+                await asyncio.sleep(_BACK_OFF_SECONDS)
+                continue
+            if answer.status_code == 503:
+                await asyncio.sleep(_BACK_OFF_SECONDS)
+                continue
+            assert answer.status_code == 200, answer.text
+            self.seen += [each["value"]["metadata"] for each in answer.json() if "value" in each]
+            echo = {name: answer.headers[f"electric-{name}"] for name in ("handle", "offset")}
+            query = {**echo, "cursor": answer.headers["electric-cursor"], "live": "true"}
+
+
+@asynccontextmanager
+async def polling(url: str, key: str) -> AsyncIterator[list[Poller]]:
+    """Clients that poll until the context ends."""
+    async with (
+        httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {key}"},
+            limits=httpx.Limits(max_connections=POLLERS),
+            timeout=60,
+            trust_env=False,
+        ) as http,
+        asyncio.TaskGroup() as following,
+    ):
+        pollers = [Poller(http) for _ in range(POLLERS)]
+        tasks = [following.create_task(each.follow()) for each in pollers]
+        yield pollers
+        for task in tasks:
+            task.cancel()
+
+
 @asynccontextmanager
 async def reads_held(hubs: list[Hub]) -> AsyncIterator[None]:
     """Let no page be read, as if the database were busy."""
@@ -111,11 +159,9 @@ async def reads_held(hubs: list[Hub]) -> AsyncIterator[None]:
 
 
 def feeds(hubs: list[Hub]) -> int:
-    """How many follow runs."""
-    subscribers = (
-        each for hub in hubs for link in hub.connections for each in link.subscribers.values()
-    )
-    return sum(each.in_feed for each in subscribers)
+    """How many follow runs, but for those who poll."""
+    links = (link for hub in hubs for link in hub.connections if link.kind != "poll")
+    return sum(each.in_feed for link in links for each in link.subscribers.values())
 
 
 async def restart(
@@ -135,9 +181,9 @@ async def restart(
     read = sum(hub.reads.read for hub in others) - sum(read for _, read in before)
     logger.info("%d came back, asked %d times, and were answered by %d reads", moved, asked, read)
     assert asked >= moved >= len(followers) // 4
-    # Whoever asks for the same tag shares, wherever it stood: one read for each tag and gateway;
-    # as much again for whoever asked just before or after.
-    assert read <= 2 * TAGS * len(others)
+    # Whoever asks for the same shares, wherever it stood: one read for each tag and gateway, and
+    # for those who poll; as much again for whoever asked just before or after.
+    assert read <= 2 * (TAGS + 1) * len(others)
     await gateway.start()
 
 
@@ -172,6 +218,7 @@ async def test_a_rolling_restart_loses_nothing_and_reads_little(database_url: st
         for number, run_id in enumerate(RUNS):
             await gateways[0].app.insert(id=run_id, tags=[f"tag{number % TAGS}"])
         await gateways[0].app.insert(id=STREAMING)
+        await gateways[0].app.insert(id=POLLED, metadata={"n": 0})
         balancer = await stack.enter_async_context(balancing(each.app.port for each in gateways))
         followers = [
             LightFollower(
@@ -187,11 +234,17 @@ async def test_a_rolling_restart_loses_nothing_and_reads_little(database_url: st
         for start in range(0, FOLLOWERS, 100):
             await asyncio.gather(*(each.connect() for each in followers[start : start + 100]))
         readers = await stack.enter_async_context(reading(balancer.url, key))
+        pollers = await stack.enter_async_context(polling(balancer.url, key))
+        states = ['{"n": 0}']
+        await until(lambda: all(each.seen == states for each in pollers))
 
         async with Writer(sql, balancer, key) as writer:
             for gateway in gateways:
                 others = [each.app.gateway.hub for each in gateways if each is not gateway]
                 await restart(gateway, others, followers)
+                states.append(f'{{"n": {len(states)}}}')
+                await gateway.app.update(POLLED, metadata={"n": len(states) - 1})
+                await until(lambda: all(each.seen == states for each in pollers))
 
         rows = await sql.fetch("SELECT id, version, tags[1] AS tag FROM runs")
         for follower in followers:
