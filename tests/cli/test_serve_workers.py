@@ -127,9 +127,10 @@ def served(
 
 
 @pytest.fixture
-def doomed(tmp_path: Path, database_url: str) -> Iterator[Served]:
-    """Two workers for one test that ends them."""
-    with serving(tmp_path, database_url) as served:
+def doomed(tmp_path: Path, database_url: str, redis_url: str) -> Iterator[Served]:
+    """Two workers, one of which reads the changes for both, for one test that ends them."""
+    relayed = {"REDIS_URL": redis_url, "RUNCAST_RELAY": "on"}
+    with serving(tmp_path, database_url, **relayed) as served:
         yield served
     assert "Traceback" not in served.log
 
@@ -343,6 +344,23 @@ async def test_workers_end_in_order_with_their_parent(served: Served) -> None:
 
 async def test_workers_end_in_order_when_their_parent_was_killed(doomed: Served) -> None:
     """Nobody is left who could tell them."""
+
+    async def relaying() -> bool:
+        roles = await doomed.figures("runcast_relay_role")
+        held = [role for (role, _), is_so in roles.items() if is_so]
+        return sorted(held) == ["following", "leading"]
+
+    await eventually(relaying)
+    async with AsyncExitStack() as stack:
+        feeds = [
+            await stack.enter_async_context(following(doomed.url, ALL, doomed.bearer))
+            for _ in range(6)
+        ]
+        for feed in feeds:
+            await feed.until("up-to-date")
+        run_id = await triggered(doomed)
+        for feed in feeds:
+            assert (await feed.until("run")).data["id"] == run_id
     await ends_in_order(doomed, signal.SIGKILL)
 
 
