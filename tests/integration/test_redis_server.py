@@ -226,6 +226,18 @@ async def _write_when_closed(redis_url: str) -> str:
     return type(told.value.__cause__).__name__
 
 
+async def test_a_connection_that_the_driver_gave_up_meanwhile_is_one_that_was_lost(
+    redis_url: str,
+) -> None:
+    """Subscribing in one task while another one hears that the connection is gone. By chaos."""
+    connection: Any = Connection(**parse_url(redis_url))
+    await connection.connect()
+    await connection.disconnect(nowait=True)
+    with pytest.raises(BackendError, match="does not answer"):
+        async with translated():
+            await connection._send_packed_command([b"PING\r\n"])
+
+
 async def test_other_mistakes_are_no_lost_connection() -> None:
     with pytest.raises(RuntimeError, match="ours"):
         async with translated():

@@ -34,7 +34,8 @@ Client = Redis | RedisCluster
 
 # All that the driver raises where the server is not as it should be.
 ERRORS = (RedisError, RedisClusterException, OSError)
-_LOST = "the handler is closed"
+# What uvloop and the driver raise where a connection that was lost just now is written to.
+_LOST = ("the handler is closed", "'NoneType' object has no attribute 'writelines'")
 
 
 class RedisServer:
@@ -167,9 +168,8 @@ async def translated() -> AsyncIterator[None]:
         yield
     except ERRORS as error:
         raise translate(error) from error
-    except RuntimeError as error:
-        # What uvloop raises where a connection that was lost just now is written to.
-        if _LOST not in str(error):
+    except (RuntimeError, AttributeError) as error:
+        if not any(words in str(error) for words in _LOST):
             raise
         raise translate(error) from error
 
