@@ -1,8 +1,8 @@
 """What a subscriber asks for, and what its token lets it see: said here once more, on its own."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from chaos.sight import Sight
@@ -78,25 +78,32 @@ class Wish:
             return False
         if not self.scopes:
             return True
-        return any(
-            {
-                "runs": not name or name == run.run_id,
-                "tasks": not name or name == run.task,
-                "tags": name in run.tags if name else bool(run.tags),
-                "batch": run.batch_id is not None and name in ("", run.batch_id),
-            }[kind]
-            for kind, name in self._readable()
-        )
+        return any(_allows(kind, name, run) for kind, name in _readable(self.scopes))
 
     def __str__(self) -> str:
         scopes = " ".join(self.scopes) or "secret key"
         asked = ",".join(f"{name}={value}" for name, value in self.asked().items()) or "all runs"
         return f"{asked} with {scopes}"
 
-    def _readable(self) -> Iterator[tuple[str, str]]:
-        for scope in self.scopes:
-            _, kind, name = f"{scope}:".split(":")[:3]
-            yield kind, name
+
+@lru_cache(maxsize=4096)
+def _readable(scopes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """The kinds and names that scopes let read."""
+    parts = [f"{scope}:".split(":") for scope in scopes]
+    return [(kind, name) for _, kind, name, *_ in parts]
+
+
+def _allows(kind: str, name: str, run: Sight) -> bool:
+    match kind:
+        case "runs":
+            return not name or name == run.run_id
+        case "tasks":
+            return not name or name == run.task
+        case "tags":
+            return name in run.tags if name else bool(run.tags)
+        case "batch":
+            return run.batch_id is not None and name in ("", run.batch_id)
+    raise ValueError(kind)
 
 
 def choose_wish(dice: random.Random, runs: list[str], batches: list[str]) -> Wish:
