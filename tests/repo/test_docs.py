@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from runcast.core.status import RAW_STATUSES, ApiVersion, public_status
 from runcast.errors import GatewayError
 from runcast.settings import OTHER_VARIABLES, Settings, variables_of
 from runcast.web.metrics import PROCESS
+from tests.support.document import blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -137,3 +139,27 @@ async def test_dashboard_and_alerts_ask_for_metrics_that_there_are() -> None:
             assert base in real, expression
             labels = set(re.findall(r"(\w+)\s*[=!]", matchers)) - {"le", "job"}
             assert labels <= set(real[base]), expression
+
+
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [
+        ("quickstart.md", "react"),
+        ("quickstart/django.md", "django"),
+        ("quickstart/flask.md", "flask"),
+        ("quickstart/node.md", "node"),
+    ],
+)
+def test_what_the_quickstart_writes_is_an_example(page: str, example: str) -> None:
+    told = [*dropwhile(lambda block: not block.file, blocks((DOCS / page).read_text()))]
+    folder = ROOT / "examples" / example
+    program = {
+        path.name: path.read_text()
+        for path in folder.iterdir()
+        if path.is_file() and path.name != "README.md"
+    }
+    assert program == {block.file: block.code for block in told if block.file}
+    readme = (folder / "README.md").read_text()
+    for block in told:
+        if block.language == "sh":
+            assert block.code.splitlines()[-1] in readme.splitlines()
