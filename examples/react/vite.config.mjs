@@ -1,4 +1,5 @@
 export default {
   esbuild: { jsx: "automatic" },
+  optimizeDeps: { exclude: ["@runcast/client"] },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
 };

@@ -128,6 +128,14 @@ async def assert_told(backend: str, gateway: Gateway) -> None:
             await client.runs.retrieve(await gateway.trigger())
 
 
+async def assert_worker(browser: Browser) -> None:
+    """A worker has the connection, as the page's bundler lets it."""
+    devtools = await browser.new_browser_cdp_session()
+    targets = (await devtools.send("Target.getTargets"))["targetInfos"]
+    assert "shared_worker" in {target["type"] for target in targets}
+    await devtools.detach()
+
+
 async def assert_followed(reader: Reader) -> None:
     """A program in Node.js follows as a page does."""
     script, command = blocks(section(OTHERS / "node.md", "Follow from Node.js"))
@@ -145,6 +153,7 @@ async def test_the_quickstart_and_its_variants(
             await page.goto(url)
             await page.get_by_role("button").click()
             await expect(page.locator("p")).to_contain_text("upon", timeout=PATIENCE_MS)
+            await assert_worker(browser)
             await gateway.kill()
             await gateway.start()
             await expect(page.locator("p")).to_have_text(STORY, timeout=PATIENCE_MS)
