@@ -97,6 +97,16 @@ export function remedyFor(code: string): Remedy {
   return REMEDIES[code] ?? "stop";
 }
 
+/** What went wrong here, where no code of ours says it: `connection_lost`, or another code. */
+export function problemIn(error: unknown, code: ClientCode = "connection_lost"): Problem {
+  if (error instanceof RuncastError) return { code: error.code, message: error.message };
+  return { code, message: messageOf(error) };
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** Read the body of a refused request; proxies answer as well, and not in our words. */
 export function problemOf(status: number, body: unknown): Problem {
   const { code, error } = (body ?? {}) as { code?: unknown; error?: unknown };

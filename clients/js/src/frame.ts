@@ -22,6 +22,11 @@ export type Frame =
   /** The connection is gone, and the subscription with it. */
   | { readonly type: "lost"; readonly problem?: Problem };
 
+/** Whether nothing follows it. */
+export function isLast({ type }: Frame): boolean {
+  return type === "end" || type === "problem" || type === "lost";
+}
+
 export interface Gone {
   readonly id: string;
   readonly reason: "deleted" | "unmatched";

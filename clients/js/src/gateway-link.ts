@@ -9,8 +9,8 @@
 
 import { delayBefore } from "./backoff.js";
 import { FIRST_DELAY_MS, LINGER_MS, LONGEST_DELAY_MS, RENEW_AHEAD_MS } from "./constants.js";
-import { RuncastError, type Problem } from "./errors.js";
-import type { Frame } from "./frame.js";
+import { problemIn, type Problem } from "./errors.js";
+import { isLast, type Frame } from "./frame.js";
 import type { ConnectionState, Link, TransportKind } from "./link.js";
 import type { Request } from "./request.js";
 import { listenToPage } from "./signals.js";
@@ -117,7 +117,7 @@ export class GatewayLink implements Link {
       },
       (error: unknown) => {
         if (this.#current === mine)
-          this.#over({ kind: "lost", heard: true, problem: plain(error) });
+          this.#over({ kind: "lost", heard: true, problem: problemIn(error) });
       },
     );
   }
@@ -151,7 +151,7 @@ export class GatewayLink implements Link {
         return;
       }
     } catch (error) {
-      this.#over({ kind: "lost", heard: false, problem: plain(error) });
+      this.#over({ kind: "lost", heard: false, problem: problemIn(error) });
       return;
     }
     this.#gateway.loadSse().then(
@@ -159,7 +159,7 @@ export class GatewayLink implements Link {
         begin(new SseTransport(address, events, fetch));
       }),
       ifCurrent((error: unknown) => {
-        this.#over({ kind: "lost", heard: true, problem: plain(error) });
+        this.#over({ kind: "lost", heard: true, problem: problemIn(error) });
       }),
     );
   }
@@ -167,7 +167,7 @@ export class GatewayLink implements Link {
   readonly #pass = (id: string, frame: Frame): void => {
     const asked = this.#asked.get(id);
     if (!asked) return;
-    if (frame.type === "end" || frame.type === "problem") this.#asked.delete(id);
+    if (isLast(frame)) this.#asked.delete(id);
     if (frame.type === "up-to-date") this.#attempt = this.#expiries = 0;
     asked.receive(frame);
     if (this.#asked.size === 0) this.#rest();
@@ -178,8 +178,8 @@ export class GatewayLink implements Link {
     if (!current) return;
     this.#choice.succeeded(current.kind, Date.now());
     this.#refusals = 0;
-    if (this.#connection.getSnapshot().status !== "open") {
-      const { reconnects } = this.#connection.getSnapshot();
+    const { status, reconnects } = this.#connection.getSnapshot();
+    if (status !== "open") {
       this.#connection.set({ status: "open", transport: current.kind, reconnects: reconnects + 1 });
     }
     if (this.#current !== current) return; // a listener closed the client
@@ -324,14 +324,6 @@ export class GatewayLink implements Link {
 
 const EXPIRED: Problem = {
   code: "expired_token",
-  message: "The token has expired. Give a function as `token`, so that a fresh one can be had.",
+  message: "The token has expired. A function as `token` gives fresh ones.",
 };
 const GOING_AWAY: Problem = { code: "draining", message: "The gateway is going away." };
-
-function plain(error: unknown): Problem {
-  if (error instanceof RuncastError) return { code: error.code, message: error.message };
-  return {
-    code: "connection_lost",
-    message: error instanceof Error ? error.message : String(error),
-  };
-}

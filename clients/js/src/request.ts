@@ -62,14 +62,14 @@ function skipping(columns: readonly string[] | undefined): { skipColumns?: reado
   return columns?.length ? { skipColumns: [...new Set(columns)].sort() } : {};
 }
 
-const SECONDS: Readonly<Record<string, number>> = {
+const SECONDS = {
   s: 1,
   m: 60,
   h: 3600,
   hr: 3600,
   d: 86_400,
   w: 604_800,
-};
+} as const;
 
 /** A duration becomes a date, so that a subscription that resumes keeps its bound. */
 function dateOf(createdAt: string | Date, now: number): string {
@@ -77,7 +77,7 @@ function dateOf(createdAt: string | Date, now: number): string {
   if (!/^(\d+(w|d|hr|h|m|s))+$/.test(createdAt)) return createdAt;
   let seconds = 0;
   for (const [, count, unit] of createdAt.matchAll(/(\d+)(hr|[wdhms])/g)) {
-    seconds += Number(count) * (SECONDS[unit ?? ""] ?? 0);
+    seconds += Number(count) * SECONDS[unit as keyof typeof SECONDS];
   }
   return new Date(Math.max(now - seconds * 1000, 0)).toISOString();
 }

@@ -73,7 +73,7 @@ export class SharedLink implements Link {
   /** The link over other tabs; rejects if the token does not say whom to share with. */
   async #shared(mine: object): Promise<Link> {
     const { tabLink } = await loadTabs();
-    if (this.#choosing !== mine) throw new Error("closed meanwhile");
+    if (this.#choosing !== mine) throw new Error("the client was closed");
     const link: Link = await tabLink(this.#gateway, this.#mayWork, () => {
       // The tab's rights are others now: what it follows is asked for anew.
       if (this.#link === link) this.#link = undefined;

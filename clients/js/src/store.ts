@@ -42,6 +42,16 @@ export class Cell<Value> implements Store<Value> {
   }
 }
 
+/** What only the first call does. */
+export function once(then: () => void): () => void {
+  let isDone = false;
+  return () => {
+    if (isDone) return;
+    isDone = true;
+    then();
+  };
+}
+
 /** The same store, which tells of a change at once, and of later ones once per so many milliseconds. */
 export function throttled<Value>(store: Store<Value>, ms = 0): Store<Value> {
   if (ms <= 0) return store;
@@ -66,16 +76,13 @@ export function throttled<Value>(store: Store<Value>, ms = 0): Store<Value> {
         stop = store.subscribe(changed);
         cell.set(store.getSnapshot());
       }
-      let left = false;
-      return () => {
-        if (left) return;
-        left = true;
+      return once(() => {
         unsubscribe();
         if (--followers > 0) return;
         stop();
         clearTimeout(timer);
         timer = undefined;
-      };
+      });
     },
   };
 }

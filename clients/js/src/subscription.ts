@@ -4,11 +4,11 @@
 
 import { delayBefore } from "./backoff.js";
 import { LINGER_MS } from "./constants.js";
-import { RuncastError, type Problem } from "./errors.js";
-import type { Frame, Reset } from "./frame.js";
+import { problemIn, RuncastError, type Problem } from "./errors.js";
+import { isLast, type Frame, type Reset } from "./frame.js";
 import type { Link } from "./link.js";
 import type { Position, Subject } from "./request.js";
-import { Cell, type Store } from "./store.js";
+import { Cell, once, type Store } from "./store.js";
 import { INITIAL, step, type Input, type Phase, type State } from "./subscription-state.js";
 import { Timers } from "./timers.js";
 
@@ -81,14 +81,11 @@ export class Subscription<Kept extends Data> {
     this.#followers += 1;
     this.#timers.clear("linger");
     this.#receive({ type: "follow" });
-    let left = false;
-    return () => {
-      if (left) return;
-      left = true;
+    return once(() => {
       this.#followers -= 1;
       const isAsked = this.#state.phase !== "idle" && !this.isOver;
       if (this.#followers === 0 && isAsked) this.#timers.after("linger", LINGER_MS, this.leave);
-    };
+    });
   }
 
   /**
@@ -157,8 +154,7 @@ export class Subscription<Kept extends Data> {
     let current = true;
     const hangUp = this.#link.open({ ...this.#subject, ...position }, (frame) => {
       if (!current) return;
-      if (frame.type === "lost" || frame.type === "problem" || frame.type === "end")
-        current = false;
+      if (isLast(frame)) current = false;
       this.#receive(frame);
     });
     this.#hangUp = () => {
@@ -174,9 +170,7 @@ export class Subscription<Kept extends Data> {
       return true;
     } catch (error) {
       this.#hangUp?.();
-      const { code, message } =
-        error instanceof RuncastError ? error : new RuncastError("invalid_answer", String(error));
-      this.#receive({ type: "problem", problem: { code, message } });
+      this.#receive({ type: "problem", problem: problemIn(error, "invalid_answer") });
       return false;
     }
   }

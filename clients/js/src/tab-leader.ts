@@ -2,7 +2,7 @@
 
 import { TAB_MS } from "./constants.js";
 import { RuncastError } from "./errors.js";
-import type { Frame } from "./frame.js";
+import { isLast, type Frame } from "./frame.js";
 import type { GatewayLink } from "./gateway-link.js";
 import type { Downward, Group, Upward } from "./tab-group.js";
 
@@ -130,9 +130,4 @@ export class Leader {
 
 function say({ channel }: Guest, message: Downward): void {
   channel.postMessage(message);
-}
-
-/** Whether nothing follows it. */
-export function isLast({ type }: Frame): boolean {
-  return type === "end" || type === "problem" || type === "lost";
 }

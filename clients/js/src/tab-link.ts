@@ -5,13 +5,13 @@
 
 import { WORKER_MS } from "./constants.js";
 import { GatewayLink, type Gateway } from "./gateway-link.js";
-import type { Frame } from "./frame.js";
+import { isLast, type Frame } from "./frame.js";
 import type { ConnectionState, Link } from "./link.js";
 import type { Request } from "./request.js";
 import { listenToPage } from "./signals.js";
 import { Cell, type Store } from "./store.js";
 import { Group, type Downward, type Upward } from "./tab-group.js";
-import { isLast, Leader } from "./tab-leader.js";
+import { Leader } from "./tab-leader.js";
 import type { Job } from "./tab-worker.js";
 import { rightsOf } from "./token-rights.js";
 import { TokenSource } from "./token-source.js";

@@ -1,7 +1,7 @@
 // The application's token: a text, or a function that is asked for one when it is needed.
 
 import { TOKEN_MS } from "./constants.js";
-import { RuncastError } from "./errors.js";
+import { messageOf, RuncastError } from "./errors.js";
 
 export type Token = string | (() => string | Promise<string>);
 
@@ -49,7 +49,7 @@ export class TokenSource {
 
   /** Wait for the function no longer, if it is at work. */
   giveUp(): void {
-    this.#giveUp?.(new Error("nobody waits for it any more"));
+    this.#giveUp?.(new Error("the client was closed"));
   }
 
   async #ask(source: () => string | Promise<string>): Promise<string> {
@@ -66,7 +66,7 @@ export class TokenSource {
       return token;
     } catch (error) {
       if (error instanceof RuncastError) throw error; // of another one of these
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       throw new RuncastError("token_unavailable", `The token function failed: ${why}.`);
     } finally {
       clearTimeout(timer);

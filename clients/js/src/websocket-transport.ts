@@ -9,7 +9,7 @@ import {
   SOCKET_PROTOCOL,
 } from "./constants.js";
 import { remedyFor, type Problem } from "./errors.js";
-import { decodeMessage, type ConnectionFrame, type Message } from "./frame.js";
+import { decodeMessage, isLast, type ConnectionFrame, type Frame, type Message } from "./frame.js";
 import type { Request } from "./request.js";
 import type { Address, Outcome, Transport, TransportEvents } from "./transport.js";
 
@@ -90,15 +90,14 @@ export class WebSocketTransport implements Transport {
     }
     if (message === undefined) return;
     if (message.id === undefined) this.#obey(message.frame);
-    else this.#pass(message.id, message);
+    else this.#pass(message.id, message.frame);
   }
 
-  #pass(id: string, { frame }: Message): void {
-    const { type } = frame;
-    if (type === "end" || type === "problem") this.#runs.delete(id);
-    if (type === "up-to-date" && this.#runs.has(id)) this.#live.add(id);
-    if (type === "reset" || type === "end" || type === "problem") this.#live.delete(id);
-    this.#events.frame(id, frame as Parameters<TransportEvents["frame"]>[1]);
+  #pass(id: string, frame: Frame): void {
+    if (isLast(frame)) this.#runs.delete(id);
+    if (frame.type === "up-to-date" && this.#runs.has(id)) this.#live.add(id);
+    if (frame.type === "reset" || isLast(frame)) this.#live.delete(id);
+    this.#events.frame(id, frame);
   }
 
   #obey(frame: ConnectionFrame): void {
@@ -167,16 +166,12 @@ function outcomeOfProblem(problem: Problem, heard: boolean): Outcome {
 /** Close codes of the gateway: 4000 to 4499 mean reconnect, 4500 to 4999 stop; the reason is the error's code. */
 function outcomeOf(code: number, reason: string, heard: boolean): Outcome {
   if (code >= 4000 && code < 5000) {
-    if (code >= 4500)
-      return {
-        kind: "refused",
-        problem: { code: reason || "unauthorized", message: "The gateway closed the connection." },
-      };
-    if (reason !== "")
-      return outcomeOfProblem(
-        { code: reason, message: "The gateway closed the connection." },
-        true,
-      );
+    const problem = {
+      code: reason || "unauthorized",
+      message: "The gateway closed the connection.",
+    };
+    if (code >= 4500) return { kind: "refused", problem };
+    if (reason) return outcomeOfProblem(problem, true);
   }
   return {
     kind: "lost",
