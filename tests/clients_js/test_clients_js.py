@@ -24,8 +24,9 @@ def test_own(npm: str, built: Path, script: str) -> None:
     assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}"
 
 
-def test_lock_file_names_no_registry() -> None:
-    assert '"resolved": "http' not in (PACKAGE / "package-lock.json").read_text()
+@pytest.mark.parametrize("folder", [PACKAGE, HERE / "runtimes"])
+def test_lock_file_names_no_registry(folder: Path) -> None:
+    assert '"resolved": "http' not in (folder / "package-lock.json").read_text()
 
 
 @pytest.mark.timeout(90)

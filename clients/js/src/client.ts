@@ -122,16 +122,14 @@ export function createClient(options: ClientOptions): Client {
 
   const client = {
     run(id: string, { skipColumns, throttleMs, stay }: FollowOptions & { stay?: boolean } = {}) {
-      const subject = oneRun(id, skipColumns, stay);
       return runFeed(
-        source(subject, {}, () => new RunSet()),
+        source(oneRun(id, skipColumns, stay), {}, () => new RunSet()),
         throttleMs,
       );
     },
     runs(which: ManyRuns, { skipColumns, throttleMs, maxRuns }: RunsOptions = {}) {
-      const subject = manyRuns(which, skipColumns, Date.now());
       return runsFeed(
-        source(subject, { maxRuns }, () => new RunSet(maxRuns)),
+        source(manyRuns(which, skipColumns, Date.now()), { maxRuns }, () => new RunSet(maxRuns)),
         throttleMs,
       );
     },
@@ -172,20 +170,29 @@ export function createClient(options: ClientOptions): Client {
   return client as Client;
 }
 
-function gatewayOf(options: ClientOptions): Gateway {
-  const { location } = globalThis as Partial<typeof globalThis>;
-  const baseURL = options.baseURL ?? location?.origin;
+const ambient = globalThis as Partial<typeof globalThis>;
+
+function gatewayOf({
+  baseURL = ambient.location?.origin,
+  token,
+  transports = ["websocket", "sse"],
+  fetch,
+  WebSocket = ambient.WebSocket,
+}: ClientOptions): Gateway {
   if (!baseURL || !/^https?:\/\//.test(baseURL)) {
     throw new TypeError('createClient needs a `baseURL`, such as "https://…".');
   }
-  const WebSocket = options.WebSocket ?? (globalThis as Partial<typeof globalThis>).WebSocket;
-  const wanted = options.transports ?? (["websocket", "sse"] as const);
-  const [first = "sse", ...others] = wanted.filter((kind) => kind === "sse" || WebSocket);
+  const { Response } = ambient;
+  // React Native's own `fetch` gives answers whole.
+  const canStream = fetch ?? (Response && "body" in Response.prototype);
+  const [first = "sse", ...others] = transports.filter((kind) =>
+    kind === "sse" ? canStream : WebSocket,
+  );
   return {
     baseURL: baseURL.replace(/\/+$/, ""),
-    tokens: new TokenSource(options.token),
+    tokens: new TokenSource(token),
     // Called as a method it would not work in browsers.
-    fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+    fetch: fetch ?? ((input, init) => globalThis.fetch(input, init)),
     WebSocket,
     transports: [first, ...others],
     loadSse,

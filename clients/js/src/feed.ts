@@ -1,6 +1,6 @@
 // What an application holds of a subscription: a store of the newest state, and an iteration.
 
-import type { Store } from "./store.js";
+import { once, throttled, type Store } from "./store.js";
 import type { Data, Progress, Subscription } from "./subscription.js";
 
 /**
@@ -51,8 +51,21 @@ export interface Source<Kept extends Data> {
   obtain(): Subscription<Kept>;
 }
 
+// React Native's engine has no such symbol; this is what its compiled `for await` looks for then.
+const { asyncIterator = "@@asyncIterator" } = Symbol as { asyncIterator?: symbol };
+
+export function feedOf<Kept extends Data, Snapshot extends Progress, Item>(
+  source: Source<Kept>,
+  view: (subscription: Subscription<Kept> | undefined) => Snapshot,
+  iterate: () => AsyncIterator<Item>,
+  throttleMs?: number,
+): Feed<Snapshot, Item> {
+  const store = throttled(storeOf(source, view), throttleMs);
+  return { ...store, [asyncIterator]: iterate } as Feed<Snapshot, Item>;
+}
+
 /** A store over a subscription that is there while somebody subscribes; afterwards over its last state. */
-export function storeOf<Kept extends Data, Snapshot extends Progress>(
+function storeOf<Kept extends Data, Snapshot extends Progress>(
   source: Source<Kept>,
   view: (subscription: Subscription<Kept> | undefined) => Snapshot,
 ): Store<Snapshot> {
@@ -69,14 +82,11 @@ export function storeOf<Kept extends Data, Snapshot extends Progress>(
       const subscription = mine as Subscription<Kept>;
       const unsubscribe = subscription.changes.subscribe(listener);
       const leave = subscription.follow();
-      let left = false;
-      return () => {
-        if (left) return;
-        left = true;
+      return once(() => {
         followers -= 1;
         unsubscribe();
         leave();
-      };
+      });
     },
   };
 }

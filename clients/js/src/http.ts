@@ -1,6 +1,7 @@
 // Triggering and listing: single requests to the gateway.
 
 import { problemOf, RuncastError } from "./errors.js";
+import { queryOf } from "./query.js";
 import type { TokenSource } from "./token-source.js";
 import type { Run, RunStatus, TaskId } from "./types.js";
 
@@ -143,12 +144,9 @@ const LIST_PARAMETERS = {
 } as const;
 
 function listPath(query: ListQuery): string {
-  const parameters = new URLSearchParams();
+  const parameters: Record<string, ListQuery[keyof ListQuery]> = {};
   for (const [name, parameter] of Object.entries(LIST_PARAMETERS)) {
-    const value = query[name as keyof ListQuery];
-    if (value !== undefined)
-      parameters.set(parameter, Array.isArray(value) ? value.join() : String(value));
+    parameters[parameter] = query[name as keyof ListQuery];
   }
-  const text = parameters.toString();
-  return `/api/v1/runs${text && `?${text}`}`;
+  return `/api/v1/runs${queryOf(parameters)}`;
 }

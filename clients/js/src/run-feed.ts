@@ -1,8 +1,7 @@
 // One run, or a set of runs, as an application follows them.
 
-import { storeOf, type Feed, type Source } from "./feed.js";
+import { feedOf, type Feed, type Source } from "./feed.js";
 import type { RunSet } from "./run-set.js";
-import { throttled } from "./store.js";
 import { NOT_FOLLOWED, type Progress, type Subscription } from "./subscription.js";
 import type { Run, TaskId } from "./types.js";
 
@@ -27,17 +26,11 @@ export const NO_RUN: RunSnapshot = { ...NOT_FOLLOWED, run: undefined };
 export const NO_RUNS: RunsSnapshot = { ...NOT_FOLLOWED, runs: [] };
 
 export function runFeed(source: Source<RunSet>, throttleMs?: number): RunFeed {
-  return {
-    ...throttled(storeOf(source, runSnapshot), throttleMs),
-    [Symbol.asyncIterator]: () => changedRuns(source),
-  };
+  return feedOf(source, runSnapshot, () => changedRuns(source), throttleMs);
 }
 
 export function runsFeed(source: Source<RunSet>, throttleMs?: number): RunsFeed {
-  return {
-    ...throttled(storeOf(source, runsSnapshot), throttleMs),
-    [Symbol.asyncIterator]: () => changedRuns(source),
-  };
+  return feedOf(source, runsSnapshot, () => changedRuns(source), throttleMs);
 }
 
 function runSnapshot(subscription: Subscription<RunSet> | undefined): RunSnapshot {

@@ -4,6 +4,7 @@
 
 import { DOUBT_MS, HELLO_MS, PONG_MS, SILENCE_MS } from "./constants.js";
 import { problemOf, remedyFor, type Problem } from "./errors.js";
+import { isLast } from "./frame.js";
 import { decodeEvent } from "./sse-frame.js";
 import type { Request } from "./request.js";
 import { urlOf } from "./request-url.js";
@@ -70,7 +71,8 @@ export class SseTransport implements Transport {
         this.#pass(id, stream, { type: "end", end: { reason: "finished" } });
         return undefined;
       }
-      if (!response.ok || !response.body) return await this.#refusal(id, stream, response);
+      if (!response.ok) return await this.#refusal(id, stream, response);
+      if (!response.body) return this.#lost(id, stream, HELD_BACK);
       return await this.#read(id, stream, response.body.getReader());
     } catch (error) {
       return this.#lost(
@@ -142,10 +144,9 @@ export class SseTransport implements Transport {
   /** Hand a frame on; false if nobody is interested any more. */
   #pass(id: string, stream: EventStream, frame: Parameters<TransportEvents["frame"]>[1]): boolean {
     if (this.#responses.get(id) !== stream) return false;
-    const isLast = frame.type === "end" || frame.type === "problem";
-    if (isLast) this.unsubscribe(id);
+    if (isLast(frame)) this.unsubscribe(id);
     this.#events.frame(id, frame);
-    return !isLast;
+    return !isLast(frame);
   }
 
   async #refusal(
@@ -181,6 +182,12 @@ interface Renewed {
   readonly expiresAt?: number;
 }
 
+const HELD_BACK: Problem = {
+  code: "no_answer",
+  message:
+    "The gateway says something at once; nothing came. " +
+    "Does a proxy hold answers back, or `fetch`, as that of React Native does?",
+};
 const BROKEN_OFF: Problem = { code: "connection_lost", message: "The answer broke off." };
 
 /** What can end one response early: its reader, or a silence that is too long. */
@@ -192,10 +199,7 @@ class EventStream {
   problem: Problem | undefined;
 
   constructor() {
-    this.#silentFor(HELLO_MS, {
-      code: "no_answer",
-      message: "The gateway says something at once; nothing came. Does a proxy hold answers back?",
-    });
+    this.#silentFor(HELLO_MS, HELD_BACK);
   }
 
   get signal(): AbortSignal {

@@ -1,7 +1,6 @@
 // One stream, as an application follows it.
 
-import { storeOf, type Feed, type Source } from "./feed.js";
-import { throttled } from "./store.js";
+import { feedOf, type Feed, type Source } from "./feed.js";
 import type { StreamLog } from "./stream-log.js";
 import { readParts } from "./stream-reader.js";
 import { textOf } from "./stream-text.js";
@@ -66,11 +65,11 @@ export function streamFeed(
   }: Required<Pick<StreamOptions, "from" | "maxParts">> & StreamOptions,
 ): StreamFeed {
   const batches = () => readParts(source, from, maxParts);
+  async function* parts() {
+    for await (const batch of batches()) yield* batch;
+  }
   return {
-    ...throttled(storeOf(source, streamSnapshot), throttleMs),
-    async *[Symbol.asyncIterator]() {
-      for await (const parts of batches()) yield* parts;
-    },
+    ...feedOf(source, streamSnapshot, parts, throttleMs),
     async *text() {
       for await (const parts of batches()) {
         const text = parts.map(textOf).join("");

@@ -29,6 +29,7 @@ beforeEach(() => {
 afterEach(() => {
   client.close();
   vi.useRealTimers();
+  vi.unstubAllGlobals();
 });
 
 const fetchStream: typeof fetch = (input, init) =>
@@ -139,7 +140,22 @@ describe("the choice", () => {
     });
     expect(latest().url.href).toBe("http://gateway/realtime/v1/runs?tags=a%2Cb");
     expect(latest().token).toBe("Bearer good");
-    vi.unstubAllGlobals();
+  });
+
+  test("where `fetch` gives answers whole, as in React Native, there are no event streams", async () => {
+    vi.stubGlobal("fetch", fetchStream);
+    vi.stubGlobal("Response", vi.fn());
+    const { WebSocket } = gateway;
+    client = createClient({ baseURL: "http://gateway", token: "good", WebSocket });
+    gateway.isUp = false;
+    const feed = client.run("run_1");
+    follow(feed);
+    for (let second = 0; second < 10; second++) await pass(1000);
+    expect(asked).toEqual([]);
+    gateway.isUp = true;
+    gateway.change("run_1");
+    for (let second = 0; second < 40; second++) await pass(1000);
+    expect(feed.getSnapshot()).toMatchObject({ status: "live", run: { id: "run_1" } });
   });
 });
 
@@ -208,6 +224,15 @@ describe("event streams", () => {
       error: { code: "insufficient_scope", message: "no" },
     });
     expect(client.run("run_1").getSnapshot().status).toBe("live");
+  });
+
+  test("that a `fetch` cannot give are missed by name", async () => {
+    connect({ transports: ["sse"], fetch: () => Promise.resolve(new Response(null)) });
+    const feed = client.run("run_1");
+    follow(feed);
+    await pass();
+    expect(feed.getSnapshot()).toMatchObject({ status: "connecting" });
+    expect(feed.getSnapshot().problem?.message).toContain("`fetch`");
   });
 
   test("of a run that is finished, and known to be, end", async () => {

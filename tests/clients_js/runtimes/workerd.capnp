@@ -1,0 +1,18 @@
+using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "main", worker = .worker),
+    (name = "internet", network = (allow = ["private"])),
+  ],
+);
+
+const worker :Workerd.Worker = (
+  modules = [(name = "worker.js", esModule = embed "built/worker.js")],
+  compatibilityDate = "2026-11-01",
+  bindings = [
+    (name = "URL", fromEnvironment = "URL"),
+    (name = "KEY", fromEnvironment = "KEY"),
+    (name = "TRANSPORT", fromEnvironment = "TRANSPORT"),
+  ],
+);
