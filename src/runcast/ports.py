@@ -14,6 +14,7 @@ from runcast.core.bucket import Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
+from runcast.core.places import Held, Wish
 from runcast.core.position import Position
 from runcast.core.rate import Rate
 from runcast.core.relaying import Relaying
@@ -400,6 +401,23 @@ class RateLimiter(Protocol):
 
         Raises:
             BackendError: Whether they were drawn is not known.
+        """
+        ...
+
+
+class PlaceStore(Protocol):
+    """How many connections each environment has, by gateways that hold places for a lease."""
+
+    async def hold(
+        self, gateway: str, wishes: Mapping[str, Wish], *, limit: int, lease_seconds: float
+    ) -> Mapping[str, Held]:
+        """
+        Hold places of environments for a gateway, in place of what it held; see `places.hold`.
+
+        By the store's own clock; what is not renewed within the lease is free again.
+
+        Raises:
+            BackendError: Whether they are held is not known.
         """
         ...
 

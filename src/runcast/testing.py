@@ -2,12 +2,13 @@
 What tests use in place of the world: a clock moved by hand, and in memory runs, streams, limits.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runcast.core.bucket import Bucket, Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
 from runcast.core.page import ChangePage, PageKey
+from runcast.core.places import Held, Wish, hold
 from runcast.core.position import Position
 from runcast.core.rate import Rate
 from runcast.core.run import Departure, Run, RunChange
@@ -432,3 +433,25 @@ class MemoryRateLimiter:
         draw = self._buckets.get(bucket, Bucket()).draw(wanted, rate, now)
         self._buckets[bucket] = Bucket(draw.missing, now)
         return draw
+
+
+class MemoryPlaceStore:
+    """Places in memory behind the port `PlaceStore`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: dict[str, dict[str, tuple[int, float]]] = {}  # by environment and gateway
+
+    async def hold(
+        self, gateway: str, wishes: Mapping[str, Wish], *, limit: int, lease_seconds: float
+    ) -> Mapping[str, Held]:
+        """See `PlaceStore`."""
+        now = self._clock.now()
+        answers = {}
+        for name, wish in wishes.items():
+            found = self._held.setdefault(name, {})
+            counts = {each: count for each, (count, until) in found.items() if until > now}
+            own = counts.pop(gateway, 0)
+            answers[name], kept = hold(wish, others=sum(counts.values()), own=own, limit=limit)
+            found[gateway] = (kept, now + lease_seconds)
+        return answers

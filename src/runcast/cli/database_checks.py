@@ -26,6 +26,7 @@ _TABLES = (
     ("environment_keys", "SELECT"),
     ("following", "SELECT, UPDATE"),
     ("rate_limits", "SELECT, INSERT, UPDATE, DELETE"),
+    ("connection_places", "SELECT, INSERT, UPDATE, DELETE"),
     ("objects", "SELECT, INSERT, UPDATE, DELETE"),
     ("object_checks", "SELECT, INSERT, UPDATE, DELETE"),
 )

@@ -1,6 +1,7 @@
 """
 Deleting what is kept for a time: streams, departures, spent tokens, revocations, renewals, answers,
-waitpoints, objects, and rate limits that are as if nobody had made a request.
+waitpoints, objects, places of gateways that are gone, and rate limits that are as if nobody had
+made a request.
 """
 
 import asyncio
@@ -57,6 +58,7 @@ _PRUNES: tuple[tuple[str, tuple[float, ...]], ...] = (
     (_prune("revocations", "kept_until < now()", "kept_until"), ()),
     (_prune("renewals", _OLD.format("created_at"), "created_at"), (_RENEWALS_SECONDS,)),
     (_prune("rate_limits", "full_at < now()", "full_at"), ()),
+    (_prune("connection_places", "held_until < now()", "held_until"), ()),
 )
 
 
