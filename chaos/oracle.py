@@ -32,6 +32,7 @@ _PASSING = frozenset(
         "not_found",
         "slow_consumer",
         "too_many_connections",
+        "gateway_full",
         "stream_lost",
     }
 )

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runcast.core.places import PlacePace
 from runcast.core.relaying import Relaying, RelayPace
 from runcast.core.tailing import Pace
 from runcast.errors import ConfigurationError
@@ -25,6 +26,7 @@ from runcast.postgres.janitor import Janitor
 from runcast.postgres.key_store import PostgresKeyStore
 from runcast.postgres.migrate import verify_schema
 from runcast.postgres.object_ledger import PostgresObjectLedger
+from runcast.postgres.place_store import PostgresPlaceStore
 from runcast.postgres.rate_limiter import PostgresRateLimiter
 from runcast.postgres.relayed_tailer import RelayedTailer
 from runcast.postgres.renewals import PostgresRenewals
@@ -36,6 +38,7 @@ from runcast.postgres.stream_registry import StreamRegistry
 from runcast.postgres.tailer import PostgresTailer
 from runcast.postgres.waitpoint_store import PostgresWaitpointStore
 from runcast.redis.chunk_log import RedisChunkLog
+from runcast.redis.place_store import RedisPlaceStore
 from runcast.redis.rate_limiter import RedisRateLimiter
 from runcast.redis.server import RedisServer
 from runcast.redis.window_relay import RedisWindowRelay
@@ -99,6 +102,7 @@ class Gateway:
         settings: Must name a database.
         pace: Intervals of the tailer; tests shorten them.
         relay_pace: Those of the relay.
+        place_pace: Those of the places of connections.
         place: Where it stands among several on one port.
     """
 
@@ -108,6 +112,7 @@ class Gateway:
         *,
         pace: Pace | None = None,
         relay_pace: RelayPace | None = None,
+        place_pace: PlacePace | None = None,
         place: WorkerPlace | None = None,
     ) -> None:
         url = settings.require_database_url()
@@ -130,7 +135,13 @@ class Gateway:
             max_stream_bytes=limits.max_stream_bytes,
             lease_seconds=limits.stream_lease_seconds,
         )
-        self.hub = Hub(runs, chunks, clock, limits)
+        self._redis_places = (
+            None
+            if self._redis is None
+            else RedisPlaceStore(self._redis, prefix=settings.redis_prefix)
+        )
+        places = self._redis_places or PostgresPlaceStore(self._database)
+        self.hub = Hub(runs, chunks, clock, limits, places, place_pace)
         chunks.on_append = self.hub.chunks_appended
         if self._redis_chunks is not None:
             self._redis_chunks.news.on_move = self.hub.streams_moved
@@ -225,6 +236,8 @@ class Gateway:
             asyncio.create_task(_for_ever(self._scheduler.run)),
             asyncio.create_task(_for_ever(self._revocations.run)),
         ]
+        if self.settings.max_environment_connections:
+            self._tasks.append(asyncio.create_task(_for_ever(self.hub.admission.run)))
         if self._redis_chunks is not None:
             self._tasks.append(asyncio.create_task(_for_ever(self._redis_chunks.news.run)))
         if self.relay is not None:
@@ -237,6 +250,9 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.hub.admission.close()
+        if self._redis_places is not None:
+            await self._redis_places.close()
         if self._redis_chunks is not None:
             await self._redis_chunks.close_connections()
         if self._redis_limiter is not None:

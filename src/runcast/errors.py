@@ -156,6 +156,7 @@ class LimitError(GatewayError):
     code = "limit_exceeded"
     http_status = 429
     close_code = 4029
+    retry_after_seconds = 1
 
 
 class RateLimited(LimitError):
@@ -175,9 +176,16 @@ class TooManySubscriptions(LimitError):
 
 
 class TooManyConnections(LimitError):
-    """The gateway holds as many connections as it may."""
+    """The environment has as many connections as it may, at all gateways together."""
 
     code = "too_many_connections"
+    retry_after_seconds = 5
+
+
+class GatewayFull(LimitError):
+    """The gateway holds as many connections as it may; another one may have room."""
+
+    code = "gateway_full"
     http_status = 503
 
 

@@ -322,6 +322,12 @@ class Settings(BaseSettings):
     max_connections: int = _count(
         _DEFAULTS.max_connections, "most connections at once, of each worker", 1, 10_000_000
     )
+    max_environment_connections: int = _count(
+        _DEFAULTS.max_environment_connections,
+        "most connections of an environment at once, at all gateways together; 0 is no limit",
+        0,
+        10_000_000,
+    )
     max_subscriptions_per_connection: int = _count(
         _DEFAULTS.max_subscriptions_per_connection, "most subscriptions of one WebSocket", 1, 65536
     )

@@ -9,7 +9,7 @@ from runcast.core.position import Position
 from runcast.core.run import Departure, RunFacets
 from runcast.core.selector import Selector
 from runcast.core.sse import SseFormat
-from runcast.errors import BackendError, Draining, TooManyConnections
+from runcast.errors import BackendError, Draining, GatewayFull
 from runcast.hub.hub import Hub
 from tests.support.run_hub import EVERYTHING, RunHub, socket_feed
 from tests.support.runs import CREATED_AT, make_run
@@ -369,7 +369,7 @@ class TestAdmission:
         world = RunHub(max_connections=1)
         world.hub.admit()
         client = await world.live()
-        with pytest.raises(TooManyConnections):
+        with pytest.raises(GatewayFull):
             world.hub.admit()
         client.outlet.leave()
         world.hub.admit()

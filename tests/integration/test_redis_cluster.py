@@ -4,6 +4,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
+from runcast.core.places import Wish
 from runcast.core.relaying import Role
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.redis import RestartableRedis
@@ -51,6 +52,12 @@ async def test_streams_of_all_nodes_are_written_and_read(
             assert sum(count > 0 for count in subscribed) == 1  # one connection a gateway and node
         for reader in readers:
             await reader.drop()
+        # Places of connections are on all nodes too.
+        places = app.gateway._redis_places
+        assert places is not None
+        wishes = {f"env_{number}": Wish(0, number) for number in range(20)}
+        held = await places.hold("a", wishes, limit=100, lease_seconds=30)
+        assert [each.places for each in held.values()] == list(range(20))
 
 
 async def test_a_node_that_is_killed_and_comes_back(

@@ -13,6 +13,7 @@ import orjson
 
 from runcast.app import Gateway, Listening
 from runcast.auth.token import mint_token
+from runcast.core.places import PlacePace
 from runcast.core.position import Position
 from runcast.core.relaying import RelayPace
 from runcast.core.tailing import Pace
@@ -140,6 +141,7 @@ async def running_app(
     *,
     pace: Pace | None = None,
     relay_pace: RelayPace | None = None,
+    place_pace: PlacePace | None = None,
     listener: socket.socket | None = None,
     **settings: Any,
 ) -> AsyncIterator[GatewayApp]:
@@ -156,7 +158,10 @@ async def running_app(
         stack.push_async_callback(sql.close)
         environment_id, key = await _environment(keys)
         gateway = Gateway(
-            Settings(database_url=database_url, **chosen), pace=pace, relay_pace=relay_pace
+            Settings(database_url=database_url, **chosen),
+            pace=pace,
+            relay_pace=relay_pace,
+            place_pace=place_pace,
         )
         await stack.enter_async_context(gateway)
         ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()

@@ -86,7 +86,7 @@ class TestHead:
                 await first.expect("up-to-date")
                 async with following(app.url, ALL, app.bearer) as second:
                     assert second.response.status_code == 503
-                    assert second.response.json()["code"] == "too_many_connections"
+                    assert second.response.json()["code"] == "gateway_full"
                     assert second.response.headers["retry-after"]
                     assert second.response.headers["access-control-allow-origin"] == "*"
             await app.deserted()

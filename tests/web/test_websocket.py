@@ -646,10 +646,10 @@ class TestConnections:
             async with connected(app.url) as early, connected(app.url, app.bearer) as first:
                 await first.expect("authenticated")
                 async with connected(app.url, app.bearer) as second:
-                    assert (await second.problem())["code"] == "too_many_connections"
+                    assert (await second.problem())["code"] == "gateway_full"
                     assert await second.closed() == 4029
                 await early.send("authenticate", token=app.key)
-                assert (await early.problem())["code"] == "too_many_connections"
+                assert (await early.problem())["code"] == "gateway_full"
                 assert await early.closed() == 4029
             await app.deserted()
             async with connected(app.url, app.bearer) as third:

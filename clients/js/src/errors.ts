@@ -26,6 +26,7 @@ export type GatewayCode =
   | "rate_limited"
   | "too_many_subscriptions"
   | "too_many_connections"
+  | "gateway_full"
   | "slow_consumer"
   | "backend_unavailable"
   | "draining"
@@ -79,6 +80,7 @@ const REMEDIES: Readonly<Record<string, Remedy>> = {
   rate_limited: "retry",
   too_many_subscriptions: "retry",
   too_many_connections: "retry",
+  gateway_full: "retry",
   slow_consumer: "retry",
   backend_unavailable: "retry",
   stream_lost: "retry",

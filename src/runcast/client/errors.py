@@ -189,6 +189,7 @@ _BY_CODE: Mapping[str, type[ApiError]] = {
     "rate_limited": RateLimited,
     "too_many_subscriptions": RateLimited,
     "too_many_connections": RateLimited,
+    "gateway_full": Unavailable,
     "slow_consumer": RateLimited,
     "backend_unavailable": Unavailable,
     "stream_lost": Unavailable,  # to be sent again; the writer finds out whether it can

@@ -25,6 +25,8 @@ class Limits:
     secret_key_rate: Rate | None = _SECRET_KEY_RATE
 
     max_connections: int = 100_000
+    # Of each environment, at all gateways together; 0: no limit but that of the gateways.
+    max_environment_connections: int = 0
     max_subscriptions_per_connection: int = 256
     max_command_bytes: int = 64 * 1024
     authenticate_timeout_seconds: float = 10.0

@@ -15,6 +15,7 @@ class Counts:
         connections: Open now, by kind and tier.
         subscriptions: Open now, by what they follow and the kind of their connection.
         lag: Seconds from a change's commit until all who keep up had it, by kind of connection.
+        refused: Connections beyond the gateway's own limit.
         conflations: States that a newer one replaced before their reader could take them.
         bytes_written: To connections, before framing.
     """
@@ -28,6 +29,7 @@ class Counts:
     connections: Counter[tuple[str, str]] = field(default_factory=Counter)
     subscriptions: Counter[tuple[str, str]] = field(default_factory=Counter)
     lag: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
+    refused: int = 0
     conflations: int = 0
     bytes_written: int = 0
     chunks_appended: int = 0

@@ -13,10 +13,12 @@ from runcast.core.chunk import Chunk, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.histogram import Histogram
 from runcast.core.limits import Limits
+from runcast.core.places import PlacePace
 from runcast.core.position import Position
 from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
 from runcast.core.selector import index_keys
-from runcast.errors import BackendError, Draining, TooManyConnections
+from runcast.errors import BackendError, Draining, GatewayFull
+from runcast.hub.admission import Admission
 from runcast.hub.audience import Audience
 from runcast.hub.counts import Counts
 from runcast.hub.form import AudienceKey
@@ -25,7 +27,7 @@ from runcast.hub.session import catch_up
 from runcast.hub.shared_reads import SharedReads
 from runcast.hub.tail import Tail
 from runcast.hub.wheel import Wheel
-from runcast.ports import ChunkLog, Clock, RunReader
+from runcast.ports import ChunkLog, Clock, PlaceStore, RunReader
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,22 @@ class Hub:
     number of runs, or only its position, and reads what it missed from the store later.
     """
 
-    def __init__(self, runs: RunReader, chunks: ChunkLog, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self,
+        runs: RunReader,
+        chunks: ChunkLog,
+        clock: Clock,
+        limits: Limits,
+        places: PlaceStore | None = None,
+        place_pace: PlacePace | None = None,
+    ) -> None:
         self.limits = limits
         self.clock = clock
         self.counts = Counts()
         self.revocations = RevocationBook()
         self.connections: set[Link] = set()
         self.id = secrets.token_hex(6)  # ids of its connections begin with it
+        self.admission = Admission(places, self.id, limits.max_environment_connections, place_pace)
         self._named: dict[str, Link] = {}
         self.draining = False
         self._leaving: set[Link] = set()  # ended by us, their last bytes not yet taken
@@ -309,19 +320,21 @@ class Hub:
 
         Raises:
             Draining: This gateway is going away.
-            TooManyConnections: It holds as many as it may.
+            GatewayFull: It holds as many as it may.
             BackendError: It has not reached its database yet.
         """
         if self.draining:
             raise Draining("This gateway is going away; reconnect to reach another one.")
         if len(self.connections) >= self.limits.max_connections:
-            raise TooManyConnections("This gateway holds as many connections as it may; try later.")
+            self.counts.refused += 1
+            raise GatewayFull("This gateway holds as many connections as it may; try another one.")
         assert self.position is not None
 
     def connect(self, connection: Link) -> None:
         """Look after a connection until it closes."""
         now = self.clock.now()
         self.connections.add(connection)
+        self.admission.connected(connection.grant.environment_id)
         self.counts.connections[connection.kind, connection.outlet.tier] += 1
         self.look_at(connection, connection.next_due(now))
         if self.revocations.revokes(connection.grant, now):  # since it was authenticated
@@ -347,6 +360,7 @@ class Hub:
     def closing(self, connection: Link, reason: str) -> None:
         """A connection is over, its subscribers left already; its outlet may still have bytes."""
         self.connections.discard(connection)
+        self.admission.left(connection.grant.environment_id)
         self._leaving.add(connection)
         if connection.id is not None:
             self._named.pop(connection.id, None)

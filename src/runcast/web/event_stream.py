@@ -57,6 +57,13 @@ class EventStream(EventSourceResponse, Generic[Form]):
         self._only_parts = only_parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._hub.admission.entered(self._grant.environment_id):
+            portable = await self._begin(scope, send)
+        if portable is not None:
+            await portable.serve(_disconnected(receive))
+
+    async def _begin(self, scope: Scope, send: Send) -> AsgiOutlet | None:
+        """Send the head, and let the hub have the connection; gives what is to be served then."""
         protocol = scope.get("extensions", {}).get(EXTENSION)
         takes_over = self._allow_handover and HandoverOutlet.can_take(protocol, scope)
         if takes_over and not self._only_parts:
@@ -75,7 +82,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
         if self._allow_handover and HandoverOutlet.can_take(protocol, scope):
             outlet = HandoverOutlet(protocol, self._hub.limits.write_buffer_bytes)
             self._subscribe(outlet, chunked=True)
-            return
+            return None
         portable = AsgiOutlet(
             send,
             messages=_body,
@@ -83,7 +90,7 @@ class EventStream(EventSourceResponse, Generic[Form]):
             transport=None if protocol is None else protocol.transport,
         )
         self._subscribe(portable, chunked=False)
-        await portable.serve(_disconnected(receive))
+        return portable
 
     def _subscribe(self, outlet: HandoverOutlet | AsgiOutlet, *, chunked: bool) -> None:
         form = self._form(chunked)

@@ -169,6 +169,19 @@ class _TrafficCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         counts, requests = self._hub.counts, self._requests
         yield _gauges("connections", "Open connections", ("kind", "tier"), counts.connections)
+        admission = self._hub.admission
+        yield GaugeMetricFamily(
+            "runcast_places_held",
+            "Connections that this gateway may have without asking, of all environments",
+            value=admission.places.held,
+        )
+        refused = Counter(environment=admission.refused, gateway=counts.refused)
+        yield _by_label("connections_refused", "Connections beyond a limit", "limit", refused)
+        yield CounterMetricFamily(
+            "runcast_place_failures",
+            "Times nobody answered how many connections an environment has",
+            value=admission.failures,
+        )
         yield _gauges(
             "subscriptions", "Open subscriptions", ("kind", "transport"), counts.subscriptions
         )

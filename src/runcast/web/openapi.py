@@ -249,6 +249,8 @@ def _error_statuses(operation: Operation) -> set[int]:
         statuses |= {401, 503}
     if operation.access is Access.ANY_TOKEN:
         statuses.add(403)
+    if operation.is_stream:
+        statuses.add(429)
     if operation.body is not None:
         statuses |= {400, 408, 413, 415}
     if operation.query is not None or _PARAMETER.search(operation.path):

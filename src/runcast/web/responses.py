@@ -77,7 +77,9 @@ def error_response(
         extra["x-should-retry"] = "false"
     elif isinstance(error, RateLimited):
         return _problem(body, error, extra)
-    elif isinstance(error, LimitError | BackendError | Draining):
+    elif isinstance(error, LimitError):
+        extra["retry-after"] = str(error.retry_after_seconds)
+    elif isinstance(error, BackendError | Draining):
         extra["retry-after"] = _RETRY_AFTER_SECONDS
     elif not isinstance(error, RequestError):
         logger.error("request failed: %s", error.message, exc_info=error)

@@ -181,7 +181,8 @@ class PollAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         protocol: Any = scope.get("extensions", {}).get(EXTENSION)
         outlet = PollOutlet(None if protocol is None else protocol.transport)
-        poll = self._ask(outlet)
+        async with self._shape.hub.admission.entered(self._shape.call.environment_id):
+            poll = self._ask(outlet)
         listening = asyncio.ensure_future(_disconnected(receive))
         listening.add_done_callback(lambda _: outlet.done.set())
         try:

@@ -6,6 +6,7 @@ docs/protocol.md "WebSocket"; `socket_commands` carries out what is asked for la
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.routing import WebSocketRoute
 from starlette.types import Message
@@ -50,29 +51,37 @@ async def _serve(websocket: WebSocket, services: Services) -> None:
         closing=_closing,
         transport=None if protocol is None else protocol.transport,
     )
+    hub = services.hub
     try:
-        services.hub.admit()
+        hub.admit()
         grant = await _authenticate(websocket, services)
-        services.hub.admit()  # others came meanwhile, or a drain began
+        async with hub.admission.entered(grant.environment_id):
+            hub.admit()  # others came meanwhile, or a drain began
+            commands = _begin(services, grant, protocol, portable)
     except GatewayError as error:
         portable.write(CONNECTION_FORMAT.encode(Problem(error.code, error.message), None))
         portable.finish(error.close_code, error.code)
         return
     except WebSocketDisconnect:
         return
-    if services.allow_handover and SocketHandover.can_take(protocol):
-        outlet = SocketHandover(protocol, services.limits.write_buffer_bytes)
-        outlet.listen(_begin(services, grant, outlet).handle)
-    else:
-        commands = _begin(services, grant, portable)
+    if commands is not None:
         await portable.serve(_follow(websocket, commands, portable))
 
 
-def _begin(services: Services, grant: Grant, outlet: SocketHandover | AsgiOutlet) -> SocketCommands:
+def _begin(
+    services: Services, grant: Grant, protocol: Any, portable: AsgiOutlet
+) -> SocketCommands | None:
+    """Let the hub have the connection; gives who is to be served then, if it is not handed over."""
+    outlet: SocketHandover | AsgiOutlet = portable
+    if services.allow_handover and SocketHandover.can_take(protocol):
+        outlet = SocketHandover(protocol, services.limits.write_buffer_bytes)
     commands = SocketCommands(services, grant, outlet)
     outlet.connection = commands.connection
     commands.begin()
-    return commands
+    if isinstance(outlet, AsgiOutlet):
+        return commands
+    outlet.listen(commands.handle)
+    return None
 
 
 async def _follow(websocket: WebSocket, commands: SocketCommands, outlet: AsgiOutlet) -> None:
