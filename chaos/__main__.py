@@ -61,10 +61,14 @@ def main(
             deployment = (
                 remote(url, key, database or None, schema, heartbeat) if url else local(folder)
             )
-            asyncio.run(_run(deployment, names, plan, report))
+            fails = True
+            try:
+                asyncio.run(_run(deployment, names, plan, report))
+                fails = bool(report.violations)
+            finally:
+                if fails and not url:
+                    console.print(f"logs of the deployment: {_keep(folder, out)}")
             report.seconds = now() - began
-            if report.violations and not url:
-                console.print(f"logs of the deployment: {_keep(folder, out)}")
     except ChaosError as error:
         console.print(f"chaos: {error}", style="red", markup=False)
         raise typer.Exit(2) from None

@@ -80,7 +80,7 @@ class Process:
 
     async def start(self) -> None:
         """Start it, again where it ends at once, as an init system does; wait until it is ready."""
-        await until(self._is_ready, f"{self.name} did not start (see {self.log})")
+        await until(self._is_ready, f"{self.name} did not start (see {self.log.name})")
 
     def kill(self) -> None:
         """kill -9, of its children too."""
