@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from runcast.auth.revocation import STALE_SECONDS
+from runcast.postgres import revocation_follower
 from tests.support.event_feed import EventFeed, following
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.socket_client import SocketClient, connected
@@ -180,3 +181,12 @@ async def test_who_cannot_be_looked_up_is_not_let_in(gateways: list[GatewayApp])
         assert (await http.get(f"/api/v3/runs/{run_id}")).status_code == 200
         await app.update(run_id, metadata={"n": 1})
         await feed.expect("run")
+
+
+async def test_a_slow_database_is_given_more_time_until_the_revocations_are_read(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A regression, found by chaos: a gateway gave each connection up too soon, and never began."""
+    monkeypatch.setattr(revocation_follower, "_ANSWER_SECONDS", (0.001, 10.0))
+    async with running_app(database_url) as app:
+        assert not app.gateway.hub.revocations.is_stale(app.gateway.hub.clock.now())

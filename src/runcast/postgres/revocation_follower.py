@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 
 _RECHECK_SECONDS = 1.0
 _FORGET_SECONDS = 60.0
-_ANSWER_SECONDS = 3.0  # a database that takes longer is given up and connected to anew
+# A database that takes longer is given up and connected to anew, with twice the patience.
+_ANSWER_SECONDS = (3.0, 10.0)
 _RETRY_SECONDS = (0.05, 1.0)
 
 # What became visible since a snapshot, as the tailer asks for it.
@@ -70,7 +71,7 @@ class RevocationFollower:
 
     async def run(self) -> None:
         """Follow until cancelled."""
-        delay = _RETRY_SECONDS[0]
+        delay, patience = _RETRY_SECONDS[0], _ANSWER_SECONDS[0]
         while True:
             try:
                 async with listening(
@@ -80,12 +81,12 @@ class RevocationFollower:
                         self._renewals.channel: self._hear_of_renewal,
                     },
                     name="revocations",
-                    answer_seconds=_ANSWER_SECONDS,
+                    answer_seconds=patience,
                     on_lost=self._wake.set,
                 ) as connection:
                     position = await self._read(connection, None)
                     await self._renewals.read(connection, anew=True)
-                    delay = _RETRY_SECONDS[0]
+                    delay, patience = _RETRY_SECONDS[0], _ANSWER_SECONDS[0]
                     while not connection.is_closed():
                         await self._sleep()
                         position = await self._read(connection, position)
@@ -94,6 +95,7 @@ class RevocationFollower:
                 logger.warning("revocations cannot be read, trying again: %s", type(error).__name__)
             await asyncio.sleep(random.uniform(0.5, 1.0) * delay)
             delay = min(delay * 2, _RETRY_SECONDS[1])
+            patience = min(patience * 2, _ANSWER_SECONDS[1])
 
     async def _sleep(self) -> None:
         with contextlib.suppress(TimeoutError):
