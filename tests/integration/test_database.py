@@ -5,6 +5,7 @@ import asyncio
 import psutil
 import pytest
 
+from runcast.errors import BackendError
 from runcast.postgres.database import Database
 from tests.support.gateway_app import until
 
@@ -30,3 +31,20 @@ async def test_who_gives_up_while_nothing_answers_is_not_told_of_an_error(
     database._acquire_timeout = 10
     assert [row[0] for row in await database.fetch("SELECT 3")] == [3]
     await database.close()
+
+
+async def test_who_is_cut_off_when_the_pool_closes_is_told_that_the_database_is_gone(
+    database_url: str,
+) -> None:
+    """A regression: there was no pool any more to give the connection back to."""
+    database = Database(database_url)
+    await database.open()
+
+    async def work() -> None:
+        async with database.transaction() as transaction:
+            database._acquire_timeout = 0.05
+            await database.close()
+            await transaction.fetch("SELECT 1")
+
+    with pytest.raises(BackendError):
+        await work()

@@ -179,11 +179,12 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["asyncpg.pool.PoolConnectionProxy[Row]"]:
-        assert self._pool is not None, "Database.open() comes first"
+        pool = self._pool  # that it is given back to, also while `close` waits for it
+        assert pool is not None, "Database.open() comes first"
         async with _translated():
             self._waiting += 1
             try:
-                connection = await self._pool.acquire(timeout=self._acquire_timeout)
+                connection = await pool.acquire(timeout=self._acquire_timeout)
             finally:
                 self._waiting -= 1
             try:
@@ -192,7 +193,7 @@ class Database:
                 # One that cannot be given back is closed: what was asked is answered all the same,
                 # or was given up.
                 with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await self._pool.release(connection)
+                    await pool.release(connection)
 
 
 @asynccontextmanager
