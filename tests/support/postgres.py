@@ -30,6 +30,7 @@ _THROW_AWAY = {
     "full_page_writes": "off",
     "max_connections": "300",
 }
+_ROOM_BYTES = 4 * 2**30  # for the servers of all workers of xdist
 _WAIT_SECONDS = 15.0
 _LOOK_SECONDS = 0.01
 
@@ -130,7 +131,7 @@ class RestartablePostgres:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder with a path short enough for a Unix socket, removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="rc-", dir=_temporary_place()))
     try:
         yield folder
     finally:
@@ -146,6 +147,20 @@ def created_database(server_url: str, *, template: str = "template1") -> Iterato
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:
         execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _temporary_place() -> str:
+    """
+    Memory where there is room, else the disk.
+
+    A database has 300 files, and ext4 searches past all that were deleted in the last minutes for
+    each that it makes: the more tests there were, the longer the next waits for its database.
+    """
+    memory = "/dev/shm"
+    if not os.access(memory, os.W_OK):
+        return "/tmp"
+    is_fit = not os.statvfs(memory).f_flag & os.ST_NOEXEC  # programs may be copied to the data
+    return memory if is_fit and shutil.disk_usage(memory).free > _ROOM_BYTES else "/tmp"
 
 
 def wait_until(holds: Callable[[], bool], *, seconds: float = _WAIT_SECONDS) -> None:
