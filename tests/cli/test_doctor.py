@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
+from runcast.app import object_store  # noqa: F401 - blocks, so loaded before there is a loop
 from runcast.cli.clock import now
 from runcast.cli.database_checks import check_database
 from runcast.cli.finding import Level
