@@ -206,6 +206,14 @@ class TestPace:
         assert waits == sorted(waits)
         assert waits[-1] == pytest.approx(PACE.watch_longest)
 
+    @pytest.mark.parametrize("position", [at(10), at(10, 8)], ids=["the last", "not the last"])
+    def test_who_is_rung_while_it_reads_reads_again_at_once(self, position: Position) -> None:
+        machine = watching()
+        assert machine.next_step(0.0) is Step.READ
+        machine.receive_bell(0.1)  # for what this read was too early to see
+        machine.receive_window(0, position, 0.1)
+        assert machine.next_step(0.1) is Step.READ
+
     def test_other_transactions_are_not_waited_for(self) -> None:
         machine = watching()
         machine.receive_window(0, at(20, 12, 15), 0.0)

@@ -150,10 +150,10 @@ class Tailing:
             case State.WATCHING:
                 if self._all_ended(position):
                     self.state = State.SLEEPING
-                    self.wake_at = self._armed_at + self.pace.recheck
+                    self._sleep_on(now)
                 else:
                     self._interval = min(self._interval * 1.5, self.pace.watch_longest)
-                    self.wake_at = now + self._interval
+                    self._sleep_until(now + self._interval, now)
             case State.SLEEPING:
                 self._sleep_on(now)
 
@@ -189,8 +189,12 @@ class Tailing:
         return Step.READ
 
     def _sleep_on(self, now: float) -> None:
-        """Until the next re-check; at once if somebody rang while this read was under way."""
-        self.wake_at = now if self._is_rung else self._armed_at + self.pace.recheck
+        """Until the next re-check."""
+        self._sleep_until(self._armed_at + self.pace.recheck, now)
+
+    def _sleep_until(self, wake_at: float, now: float) -> None:
+        """Read again at once if somebody rang while this read was under way."""
+        self.wake_at = now if self._is_rung else wake_at
 
     def _read_soon(self, at: float) -> None:
         self.state = State.READING
