@@ -11,6 +11,7 @@ from runcast.core.tailing import Pace, State, Step, Tailing
 
 PACE = Pace()
 NOWHERE = float("inf")
+WHICH = st.integers(0, 1)
 
 
 def at(xmax: int, *in_flight: int) -> Position:
@@ -114,7 +115,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
     "armed": {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
-        State.READING: (State.READING, 0.0),
+        State.READING: (State.WATCHING, 0.1),
         State.ARMING: (State.WATCHING, 0.1),
         State.WATCHING: (State.WATCHING, 0.0),
         State.SLEEPING: (State.SLEEPING, PACE.recheck),
@@ -329,6 +330,8 @@ def test_wherever_it_stands_it_reads_again_within_a_bounded_time(
                 break
             case Step.ARM:
                 machine.receive_armed(at(20), lapsed=False, now=now)
+            case Step.DISARM:
+                machine.receive_disarmed()
             case Step.WAIT:
                 if machine.state in (State.LOST, State.RELIEVED):
                     return
@@ -339,9 +342,21 @@ def test_wherever_it_stands_it_reads_again_within_a_bounded_time(
     assert now <= 0.2 + PACE.recheck
 
 
+class Sleeper:
+    """A tailer that does what its machine says and takes its time for it."""
+
+    def __init__(self, position: Position) -> None:
+        self.machine = Tailing()
+        self.position = position
+        self.seen: Position | None = None  # by the read under way
+        self.unheard: set[int] = set()  # committed and not read yet
+        self.before_arming: set[int] = set()
+        self.stalled = False
+
+
 class Oversleeping(RuleBasedStateMachine):
     """
-    Writers, the bell, and a tailer that does what its machine says and takes its time for it.
+    Writers, the bell, and two tailers.
 
     Writers look at the bell when they write and ring when they commit, as the trigger does. Going
     by Postgres, setting a sequence takes a transaction number, so that a snapshot after it lists
@@ -356,15 +371,12 @@ class Oversleeping(RuleBasedStateMachine):
         self.running: dict[int, bool] = {}  # transaction: whether it will ring
         self.committed: set[int] = set()
         self.armed_until = 0.0
-        self.position = self.snapshot()
-        self.machine = Tailing()
-        self.unheard: dict[int, float] = {}  # committed and not read yet: since when
-        self.before_arming: set[int] = set()
-        self.stalled = False
+        self.sleepers = [Sleeper(self.snapshot()) for _ in range(2)]
 
     @initialize()
     def connect(self) -> None:
-        self.machine.receive_connected(self.now)
+        for sleeper in self.sleepers:
+            sleeper.machine.receive_connected(self.now)
 
     def snapshot(self) -> Position:
         xmax = self.completed + 1
@@ -377,88 +389,113 @@ class Oversleeping(RuleBasedStateMachine):
         self.running[self.next_number] = self.now < self.armed_until
         self.next_number += 1
 
+    @rule()
+    def write_and_commit(self) -> None:
+        self.write()
+        self.finish(self.next_number - 1, commits=True)
+
     @precondition(lambda self: self.running)
     @rule(data=st.data(), commits=st.booleans())
     def end(self, data: st.DataObject, commits: bool) -> None:
-        number = data.draw(st.sampled_from(sorted(self.running)))
+        self.finish(data.draw(st.sampled_from(sorted(self.running))), commits)
+
+    def finish(self, number: int, commits: bool) -> None:
         rings = self.running.pop(number)
         self.completed = max(self.completed, number)
         if commits:
             self.committed.add(number)
-            self.unheard[number] = self.now
-            if rings:
-                self.machine.receive_bell(self.now)
+            for sleeper in self.sleepers:
+                sleeper.unheard.add(number)
+                if rings:
+                    sleeper.machine.receive_bell(self.now)
 
-    # -- the tailer -----------------------------------------------------------------------------
+    # -- the tailers ----------------------------------------------------------------------------
 
-    @rule(late=st.floats(0, 0.2))
-    def follow(self, late: float) -> None:
-        """Do the next step, a little late."""
-        match self.machine.next_step(self.now):
+    @rule(one=WHICH, late=st.floats(0, 0.2))
+    def follow(self, one: int, late: float) -> None:
+        """Do the next step, a little late; a read is two."""
+        sleeper = self.sleepers[one]
+        machine = sleeper.machine
+        if here := sleeper.seen:
+            found = {n for n in self.committed if here.sees(n) and not sleeper.position.sees(n)}
+            sleeper.position, sleeper.seen = here, None
+            self.pass_time(late / 4)
+            sleeper.unheard -= found
+            machine.receive_window(len(found), here, self.now)
+            return
+        match machine.next_step(self.now):
             case Step.WAIT:
-                self.pass_time(max(0.0, self.machine.wake_at - self.now) + late)
+                self.pass_time(max(0.0, machine.wake_at - self.now) + late)
             case Step.ARM:
                 lapsed = self.armed_until <= self.now
                 self.armed_until = self.now + PACE.armed
                 self.completed = self.next_number
                 self.next_number += 1
-                if self.machine.state is State.ARMING or lapsed:
-                    self.before_arming = set(self.running)
-                self.machine.receive_armed(self.snapshot(), lapsed=lapsed, now=self.now)
-                self.stalled = False
+                if machine.state is State.ARMING or lapsed:
+                    sleeper.before_arming = set(self.running)
+                machine.receive_armed(self.snapshot(), lapsed=lapsed, now=self.now)
+                sleeper.stalled = False
+            case Step.DISARM:
+                machine.receive_disarmed()
+                if not any(each.machine.is_armed for each in self.sleepers):
+                    self.armed_until = 0.0
             case Step.READ:
-                here = self.snapshot()
-                found = {n for n in self.committed if here.sees(n) and not self.position.sees(n)}
-                self.position = here
-                self.pass_time(late / 4)
-                for number in found:
-                    del self.unheard[number]
-                self.machine.receive_window(len(found), here, self.now)
+                sleeper.seen = self.snapshot()
 
-    @rule(rechecks=st.integers(0, 4))
-    def fall_asleep(self, rechecks: int) -> None:
-        """Nobody else does anything until the tailer sleeps, and for some time after that."""
-        for _ in range(40):
-            if self.machine.state is State.SLEEPING or any(self.running.values()):
+    @rule(
+        one=WHICH,
+        state=st.sampled_from((State.ARMING, State.WATCHING, State.SLEEPING)),
+        more=st.sampled_from((0, 1, 4, 16)),
+    )
+    def go_on(self, one: int, state: State, more: int) -> None:
+        """Nobody else does anything until the tailer is there, and for some steps after that."""
+        machine = self.sleepers[one].machine
+        for _ in range(60):
+            if machine.state in (state, State.SLEEPING):
                 break
-            self.follow(0.0)
-        for _ in range(3 * rechecks):  # each arms, reads and waits
-            self.follow(0.01)
-
-    @precondition(lambda self: self.machine.state is State.SLEEPING)
-    @rule(seconds=st.floats(PACE.armed, PACE.armed + 3))
-    def stall(self, seconds: float) -> None:
-        """The tailer does nothing for so long that the bell lapses."""
-        self.pass_time(seconds)
-        self.stalled = True
+            self.follow(one, 0.0)
+        for _ in range(more):
+            self.follow(one, 0.01)
 
     @rule(seconds=st.floats(0.001, 0.3))
     def wait(self, seconds: float) -> None:
-        """Time passes for writers while the tailer waits for its own."""
-        if self.machine.state is not State.ARMING:  # asked for a step, it would begin a read
-            self.pass_time(min(seconds, max(0.0, self.machine.wake_at - self.now)))
+        """Time passes for writers while the tailers wait for their own, or for a read."""
+        waiting = [each.machine for each in self.sleepers if each.seen is None]
+        if all(machine.state is not State.ARMING for machine in waiting):
+            wake_at = min((machine.wake_at for machine in waiting), default=NOWHERE)
+            self.pass_time(min(seconds, max(0.0, wake_at - self.now)))
+
+    @rule(seconds=st.floats(PACE.armed, PACE.armed + 3))
+    def stall(self, seconds: float) -> None:
+        """Nobody does anything for so long that the bell lapses."""
+        self.pass_time(seconds)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
+        for sleeper in self.sleepers:
+            sleeper.stalled |= self.now >= sleeper.machine._armed_at + PACE.armed
 
     # -- what must hold -------------------------------------------------------------------------
 
     @invariant()
     def it_never_sleeps_while_somebody_may_commit_without_ringing(self) -> None:
-        if self.machine.state is State.SLEEPING and not self.stalled:
-            assert not self.before_arming & set(self.running)
-            assert all(self.running.values()), "a writer found the bell unarmed"
+        for sleeper in self.sleepers:
+            if sleeper.machine.state is State.SLEEPING and not sleeper.stalled:
+                assert not sleeper.before_arming & set(self.running)
+                assert all(self.running.values()), "a writer found the bell unarmed"
 
     @invariant()
     def nothing_waits_for_a_recheck(self) -> None:
         """What was committed is being read for, or a bell told of it."""
-        waits = self.machine.state is State.SLEEPING and self.machine.wake_at > self.now
-        if waits and not self.stalled:
-            assert not self.unheard
+        for sleeper in self.sleepers:
+            machine = sleeper.machine
+            waits = machine.state is State.SLEEPING and machine.wake_at > self.now
+            if waits and sleeper.seen is None and not sleeper.stalled:
+                assert not sleeper.unheard
 
     @invariant()
     def nothing_is_missed(self) -> None:
-        assert self.machine.misses == 0
+        assert all(each.machine.misses == 0 for each in self.sleepers)
 
 
 Oversleeping.TestCase.settings = settings(max_examples=150, stateful_step_count=50)

@@ -60,6 +60,22 @@ async def here(connection: asyncpg.Connection) -> Position:
     return Position.from_snapshot(*row)
 
 
+async def is_armed(connection: asyncpg.Connection) -> bool:
+    """Tell whether writers ring."""
+    sql = "SELECT last_value > extract(epoch FROM clock_timestamp()) * 1000 FROM runcast.bell"
+    return bool(await connection.fetchval(sql))
+
+
+class Silencing(PostgresTailer):
+    """Tailers of which is counted how often they silenced the bell."""
+
+    count = 0
+
+    async def _disarm(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        await super()._disarm(connection)
+        Silencing.count += not await is_armed(connection)
+
+
 def attempt_counts(feed: Following, run_id: str) -> list[int]:
     return [change.run.attempt_count for change in feed.sink.changes_of(run_id) if change.run]
 
@@ -469,42 +485,81 @@ class TestBell:
         self, database_url: str, sql: asyncpg.Connection, connect: Connect
     ) -> None:
         rings = 0
-        ended = asyncio.Event()
+        marks: asyncio.Queue[str] = asyncio.Queue()
 
         def ring(_connection: object, _pid: int, _channel: str, payload: object) -> None:
             nonlocal rings
             if payload:
-                ended.set()
+                marks.put_nowait(str(payload))
             else:
                 rings += 1
 
         listener = await connect()
         await listener.add_listener("runcast_bell", ring)
         # It would take more than a second without any change to get this one to sleep again.
-        pace = Pace(busy=0.02, empty_reads=5, watch=0.001, recheck=0.1, armed=0.3)
+        pace = Pace(quick=0.02, recheck=3600, armed=7200)
         async with following(database_url, pace=pace) as feed:
             await feed.asleep()
-            await insert(sql, "run_0")
-            await feed.sink.has("run_0")
-            number = after_lapse = rings_at_lapse = 0
-            while after_lapse < 200:
+            number = 0
+            while await is_armed(sql):  # one that comes alone does not wake it
+                await insert(sql, f"run_{number}")
+                number += 1
+                await feed.sink.has(f"run_{number - 1}")
+            await sql.execute("NOTIFY runcast_bell, 'awake'")
+            assert await marks.get() == "awake"
+            assert rings > 0
+            rings = 0
+            for _ in range(200):
+                await insert(sql, f"run_{number}")
+                number += 1
+            await feed.sink.has(*(f"run_{each}" for each in range(number)))
+            await sql.execute("NOTIFY runcast_bell, 'end'")
+            assert await marks.get() == "end"
+            assert rings == 0
+
+    async def test_who_wakes_does_not_silence_it_for_another_sleeper(
+        self, database_url: str, sql: asyncpg.Connection
+    ) -> None:
+        count = Silencing.count
+        soon_awake = Pace(lone=3600, recheck=3600, armed=7200)
+        always_asleep = Pace(lone=0, recheck=3600, armed=7200)
+        async with following(database_url, pace=soon_awake, kind=Silencing) as one:
+            async with following(database_url, pace=always_asleep) as other:
+                for number in range(10):
+                    await one.asleep()
+                    await other.asleep()
+                    await insert(sql, f"run_{number}")
+                    await one.sink.has(f"run_{number}")
+                    await other.sink.has(f"run_{number}")
+                assert Silencing.count == count
+            while Silencing.count == count:  # the other one is gone, and needs no bell any more
+                await one.asleep()
                 number += 1
                 await insert(sql, f"run_{number}")
-                if after_lapse:
-                    after_lapse += 1
-                elif await sql.fetchval(
-                    "SELECT last_value < extract(epoch FROM clock_timestamp()) * 1000 FROM bell"
-                ):
-                    await sql.execute("NOTIFY runcast_bell, 'lapsed'")
-                    await ended.wait()
-                    ended.clear()
-                    after_lapse, rings_at_lapse = 1, rings
-            await feed.sink.has(*(f"run_{each}" for each in range(number + 1)))
-            await sql.execute("NOTIFY runcast_bell, 'end'")
-            await ended.wait()
-            assert rings_at_lapse > 0
-            assert rings == rings_at_lapse
-            assert feed.tailer.misses == 0
+                await one.sink.has(f"run_{number}")
+
+    async def test_bursts_of_writers_while_many_fall_asleep_and_wake(
+        self, database_url: str, sql: asyncpg.Connection, connect: Connect
+    ) -> None:
+        """What a sleeper is not rung for, because another one silenced the bell, never arrives."""
+        dice = random.Random(SEED)
+        pace = Pace(quick=0.0005, empty_reads=2, watch=0.001, lone=9, recheck=3600, armed=7200)
+
+        async with contextlib.AsyncExitStack() as stack:
+            feeds = [
+                await stack.enter_async_context(following(database_url, pace=pace, kind=Silencing))
+                for _ in range(3)
+            ]
+            number = 0
+            enough = Silencing.count + 20
+            while Silencing.count < enough:
+                for _ in range(dice.randint(1, 3)):
+                    number += 1
+                    await insert(sql, f"run_{number}")
+                for feed in feeds:
+                    await feed.sink.has(f"run_{number}")
+                await asyncio.sleep(dice.uniform(0, 0.005))
+            assert all(feed.tailer.misses == 0 for feed in feeds)
 
     async def test_two_tailers_share_it(self, database_url: str, sql: asyncpg.Connection) -> None:
         async with (

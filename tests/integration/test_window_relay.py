@@ -1,6 +1,7 @@
 """Gateways that share one reader of the changefeed, while whatever they share it through fails."""
 
 import asyncio
+import functools
 import os
 import random
 import secrets
@@ -16,15 +17,19 @@ import pytest
 from redis.asyncio import Redis
 
 from runcast.core.position import Position
-from runcast.core.relaying import RelayPace, Role
+from runcast.core.relaying import Relaying, RelayPace, Role
 from runcast.core.run import RunFacets
 from runcast.core.tailing import State
 from runcast.core.window import Window
 from runcast.postgres.migrate import migrate
+from runcast.postgres.relayed_tailer import RelayedTailer
+from runcast.redis.server import RedisServer
+from runcast.redis.window_relay import RedisWindowRelay
 from tests.support.followers import Follower
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.oracle import BATCHES, WISHES, Writers
+from tests.support.recording_sink import following
 from tests.support.redis import RestartableRedis
 from tests.support.relayed import PATIENT, leader_and_follower, relayed, window_relay
 
@@ -54,6 +59,21 @@ class TestFollowing:
             assert follower.sink.position == leader.sink.position
             assert follower.tailer.figures["seconds_since_read"] < PATIENT.silence
             assert not follower.machine.fallbacks
+
+    async def test_who_begins_to_follow_lets_go_of_the_bell(
+        self, database_url: str, redis_url: str, sql: asyncpg.Connection
+    ) -> None:
+        relay = RedisWindowRelay(RedisServer(redis_url), Relaying(PATIENT), name="test")
+        kind = functools.partial(RelayedTailer, relay=relay)
+        async with following(database_url, kind=kind) as feed:
+            await feed.asleep()
+            assert await sql.fetchval("SELECT last_value FROM bell") > 0
+            assert feed.sink.position is not None
+            here = Window.at(feed.sink.position)
+            relay.machine.receive_window(here, asyncio.get_running_loop().time())
+            relay.on_news()
+            await until(lambda: feed.tailer.state is State.RELIEVED)
+            assert await sql.fetchval("SELECT last_value FROM bell") == 0
 
     async def test_what_is_lost_is_read(
         self, database_url: str, redis_url: str, sql: asyncpg.Connection

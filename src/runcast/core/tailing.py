@@ -11,9 +11,10 @@ When to read the database's changes, when to ask for a bell, and when to sleep.
     Any state: receive_lost ▶ LOST, receive_relieved ▶ RELIEVED, receive_connected ▶ READING
 
 A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
-sleeps. Who is rung for one change after a long silence reads it and sleeps on: the bell is still
-armed. Transactions that were already in flight when the bell was armed may have looked at it
-before, so the tailer keeps reading, more slowly, until they have all ended.
+sleeps, so who wakes up lets go of the bell. Who is rung for one change after a long silence reads
+it and sleeps on: the bell is still armed. Transactions that were already in flight when the bell
+was armed may have looked at it before, so the tailer keeps reading, more slowly, until they have
+all ended.
 
 Pure: results and time go in, the next step comes out. Times are seconds of any steady clock.
 """
@@ -40,6 +41,7 @@ class Step(Enum):
 
     READ = "read"  # read the window from the position to now; then receive_window
     ARM = "arm"  # set the bell, take a snapshot; then receive_armed
+    DISARM = "disarm"  # silence the bell, if nobody else needs it; then receive_disarmed
     WAIT = "wait"  # until wake_at, or until the bell rings
 
 
@@ -81,6 +83,7 @@ class Tailing:
         "_is_rung",
         "_suspected_at",
         "_was_rung",
+        "is_armed",
         "misses",
         "pace",
         "state",
@@ -91,6 +94,7 @@ class Tailing:
         self.pace = pace or Pace()
         self.state = State.LOST
         self.wake_at = float("inf")
+        self.is_armed = False  # the bell is to ring for this tailer
         self.misses = 0  # re-checks that found what no bell had told: should stay 0
         self._empty = 0
         self._gap = self.pace.quick
@@ -110,10 +114,11 @@ class Tailing:
         """The connection is gone; nothing can be done until it is back."""
         self.state = State.LOST
         self.wake_at = float("inf")
+        self.is_armed = False  # that went with the connection
         self._suspected_at = None
 
     def receive_relieved(self) -> None:
-        """Another gateway reads for this one; nothing is to be done until it ends."""
+        """The bell is disarmed, another gateway reads for this one: rest until it ends."""
         self.receive_lost()
         self.state = State.RELIEVED
 
@@ -163,12 +168,18 @@ class Tailing:
         """
         if self.state in (State.LOST, State.RELIEVED):
             return
+        lapsed |= now - self._armed_at >= self.pace.armed  # and somebody else set it again
         self._armed_at = now
+        self.is_armed = True
         if self.state is State.ARMING or lapsed:
             self.state = State.WATCHING
             self._in_flight = snapshot
             self._interval = self.pace.watch
             self.wake_at = now
+
+    def receive_disarmed(self) -> None:
+        """The bell need not ring for this tailer any more."""
+        self.is_armed = False
 
     def next_step(self, now: float) -> Step:
         """What to do at this time; after `Step.WAIT` ask again at ``wake_at`` or when rung."""
@@ -178,6 +189,8 @@ class Tailing:
         match self.state:
             case State.LOST | State.RELIEVED:
                 return Step.WAIT
+            case State.READING if self.is_armed:
+                return Step.DISARM
             case State.ARMING:
                 return Step.ARM
             case State.WATCHING | State.SLEEPING:

@@ -59,6 +59,7 @@ class RelayedTailer(PostgresTailer):
             return
         if self._tails and self._relaying.role is Role.FOLLOWING:
             self._tails = False
+            await self._disarm(connection)
             self._machine.receive_relieved()
             await connection.remove_listener(self._bell, self._rung)
         match step:

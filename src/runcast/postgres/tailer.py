@@ -87,10 +87,21 @@ _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 # looked at the bell before has its number already, and the snapshot that follows lists it.
 # Whether the bell had lapsed is read before it is set again; the order of the two is that of the
 # sub-selects, each of which a volatile function keeps from being moved.
-_ARM = """
+# For as long as somebody may need the bell there is a shared lock, which ends with its connection.
+_BELL_LOCK = "hashtextextended('runcast bell @schema@', 0)"
+_ARM = f"""
     SELECT armed.before <= extract(epoch FROM clock_timestamp()) * 1000 AS lapsed,
            setval('@schema@.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)
-    FROM (SELECT last_value AS before FROM @schema@.bell OFFSET 0) AS armed
+    FROM (
+        SELECT last_value AS before, pg_advisory_lock_shared({_BELL_LOCK}) FROM @schema@.bell
+        OFFSET 0
+    ) AS armed
+"""
+# Our own locks go first: of several that wake at once the last one finds none. Who arms meanwhile
+# waits for its lock, until this statement is over.
+_DISARM = f"""
+    SELECT CASE WHEN pg_try_advisory_xact_lock({_BELL_LOCK}) THEN setval('@schema@.bell', 0) END
+    FROM (SELECT pg_advisory_unlock_all() OFFSET 0) AS ours
 """
 
 
@@ -224,6 +235,8 @@ class PostgresTailer:
                     answer_seconds=_ANSWER_SECONDS,
                     on_lost=self._wake.set,
                     plan_cache_mode="force_custom_plan",
+                    # Nothing that is written here, bell and incarnation, outlives a crash.
+                    synchronous_commit="off",
                     # Every read here is by an index. Without statistics, as they are while a table
                     # is new, the planner would take a third of it for new and read all of it.
                     enable_seqscan="off",
@@ -265,6 +278,8 @@ class PostgresTailer:
                 self._machine.receive_window(found, position, loop.time())
             case Step.ARM:
                 await self._arm(connection)
+            case Step.DISARM:
+                await self._disarm(connection)
             case Step.WAIT:
                 await self._wait(self._machine.wake_at)
 
@@ -463,6 +478,11 @@ class PostgresTailer:
         snapshot = Position.from_snapshot(self._position.database, row["snapshot"])
         loop = asyncio.get_running_loop()
         self._machine.receive_armed(snapshot, lapsed=lapsed, now=loop.time())
+
+    async def _disarm(self, connection: "asyncpg.Connection[Row]") -> None:
+        with self._times.timed("changefeed bell"):
+            await self._fetch_one(connection, _DISARM)
+        self._machine.receive_disarmed()
 
     async def _fetch_one(
         self, connection: "asyncpg.Connection[Row]", sql: str, *arguments: object
