@@ -491,8 +491,13 @@ class ChangeSink(Protocol):
         """Hand over all wanted changes up to ``position``; never blocks and never raises."""
         ...
 
-    def streams_moved(self, moves: Sequence[StreamMove]) -> None:
-        """Tell which streams grew or were closed; never blocks and never raises."""
+    def streams_moved(self, moves: Sequence[StreamMove]) -> bool:
+        """
+        Tell which streams grew or were closed; never blocks and never raises.
+
+        Returns:
+            Whether somebody reads one of them.
+        """
         ...
 
 

@@ -281,7 +281,7 @@ class MemoryChunkLog:
         max_streams: int = 100,
         max_stream_bytes: int = 256 * 1024 * 1024,
         lease_seconds: float = 10.0,
-        on_move: Callable[[StreamMove], None] = lambda move: None,
+        on_move: Callable[[StreamMove], object] = lambda move: None,
     ) -> None:
         self.runs = runs
         self.on_move = on_move

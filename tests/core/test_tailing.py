@@ -54,6 +54,11 @@ def sleeping() -> Tailing:
     return machine
 
 
+def find_wanted(machine: Tailing) -> None:
+    machine.receive_wanted()
+    machine.receive_window(3, at(11), 0.1)
+
+
 STATES: dict[State, Callable[[], Tailing]] = {
     State.LOST: lost,
     State.RELIEVED: relieved,
@@ -68,13 +73,13 @@ EVENTS: dict[str, Callable[[Tailing], None]] = {
     "relieved": lambda machine: machine.receive_relieved(),
     "bell": lambda machine: machine.receive_bell(0.1),
     "found": lambda machine: machine.receive_window(3, at(11), 0.1),
+    "found, and wanted": find_wanted,
     "empty, one still in flight": lambda machine: machine.receive_window(0, at(11, 8), 0.1),
     "empty, all ended": lambda machine: machine.receive_window(0, at(11), 0.1),
     "armed": lambda machine: machine.receive_armed(at(11, 9), lapsed=False, now=0.1),
     "armed, had lapsed": lambda machine: machine.receive_armed(at(11, 9), lapsed=True, now=0.1),
 }
 SOON = 0.1 + PACE.quick
-LAST_GAP = PACE.quick * 2**PACE.empty_reads
 # Of every state and event: the next state, and when it is looked at again.
 TABLE: dict[str, dict[State, tuple[State, float]]] = {
     "connected": dict.fromkeys(State, (State.READING, 0.1)),
@@ -84,11 +89,19 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.0),
-        State.ARMING: (State.ARMING, LAST_GAP),
+        State.ARMING: (State.ARMING, PACE.unwatched),
         State.WATCHING: (State.WATCHING, 0.1),
         State.SLEEPING: (State.SLEEPING, 0.1),
     },
     "found": {
+        State.LOST: (State.LOST, NOWHERE),
+        State.RELIEVED: (State.RELIEVED, NOWHERE),
+        State.READING: (State.READING, 0.1 + PACE.quick * 2),
+        State.ARMING: (State.READING, SOON),
+        State.WATCHING: (State.READING, SOON),
+        State.SLEEPING: (State.READING, SOON),
+    },
+    "found, and wanted": {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, SOON),
@@ -100,7 +113,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
-        State.ARMING: (State.ARMING, LAST_GAP),
+        State.ARMING: (State.ARMING, PACE.unwatched),
         State.WATCHING: (State.WATCHING, 0.1 + PACE.watch * 1.5),
         State.SLEEPING: (State.SLEEPING, PACE.recheck),
     },
@@ -108,7 +121,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
-        State.ARMING: (State.ARMING, LAST_GAP),
+        State.ARMING: (State.ARMING, PACE.unwatched),
         State.WATCHING: (State.SLEEPING, PACE.recheck),
         State.SLEEPING: (State.SLEEPING, PACE.recheck),
     },
@@ -165,17 +178,32 @@ class TestPace:
     def test_busy_reads_follow_each_other_closely(self) -> None:
         machine = reading()
         for now, found in ((1.0, 50), (2.0, PACE.few + 1), (3.0, 1000)):
+            machine.receive_wanted()
             machine.receive_window(found, at(10), now)
             assert machine.wake_at == pytest.approx(now + PACE.busy)
 
     def test_the_less_there_is_the_sooner_it_is_read(self) -> None:
         machine = reading()
         for now, found in ((1.0, 1), (2.0, PACE.few)):
+            machine.receive_wanted()
             machine.receive_window(found, at(10), now)
             assert machine.wake_at == pytest.approx(now + PACE.quick)
 
+    def test_what_nobody_waits_for_is_read_less_often(self) -> None:
+        machine = reading()
+        waits = []
+        for _ in range(7):
+            machine.receive_window(1, at(10), 0.0)
+            waits.append(machine.wake_at)
+        assert waits[:4] == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4)])
+        assert waits[4:] == [PACE.unwatched] * 3
+        machine.receive_wanted()
+        machine.receive_window(1, at(10), 0.0)
+        assert machine.wake_at == PACE.quick
+
     def test_after_much_an_empty_read_is_no_reason_to_hurry(self) -> None:
         machine = reading()
+        machine.receive_wanted()
         machine.receive_window(50, at(10), 0.0)
         machine.receive_window(0, at(10), 0.0)
         assert machine.wake_at == pytest.approx(PACE.busy * 2)
@@ -186,13 +214,15 @@ class TestPace:
         while machine.state is State.READING:
             machine.receive_window(0, at(10), 0.0)
             waits.append(machine.wake_at)
-        assert waits == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4, 5)])
+        assert waits[:4] == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4)])
+        assert waits[4:] == [PACE.unwatched]
         assert machine.state is State.ARMING
 
     def test_something_found_begins_the_count_anew(self) -> None:
         machine = reading()
         machine.receive_window(0, at(10), 0.0)
         machine.receive_window(0, at(10), 0.0)
+        machine.receive_wanted()
         machine.receive_window(1, at(10), 0.0)
         machine.receive_window(0, at(10), 0.0)
         assert machine.state is State.READING

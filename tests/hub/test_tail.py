@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runcast.core.chunk import Chunk, StreamMove
+from runcast.core.chunk import Chunk, StreamMove, StreamName
 from tests.support.gateway_app import until
 from tests.support.stream_hub import NAME, Client, StreamHub, away, calm
 
@@ -282,7 +282,9 @@ class TestBeginningAnew:
         world.count = 0
         world.log.on_move = lambda move: None  # all of it comes as one piece of news
         await world.append_many(count)
-        world.hub.streams_moved([StreamMove(NAME, None, False)])
+        other = StreamMove(StreamName("run_1", "other"), None, False)
+        assert not world.hub.streams_moved([other]), "nobody reads it"
+        assert world.hub.streams_moved([other, StreamMove(NAME, None, False), other])
         await until(lambda: client.events[1:] == ["reset begun_anew"] and len(client.parts) > 0)
         await calm()
         assert client.parts == list(range(count))

@@ -491,7 +491,7 @@ class TestLostDatabase:
         """
         url = restartable_postgres.url
         # Reads go on for seconds after a change, and nothing is armed (a write) in this time.
-        async with running_app(url, pace=Pace(busy=0.01, empty_reads=9)) as app:
+        async with running_app(url, pace=Pace(unwatched=10, empty_reads=9)) as app:
             run_id = await app.insert()
             live = Follower(app.url, feed_of_all(app))
             away = Follower(app.url, feed_of_all(app), "socket")

@@ -202,6 +202,15 @@ class TestCommits:
         assert seen == sorted(seen)  # one may come twice: see `_hydrate`
         assert seen[-1] == 500
 
+    async def test_what_somebody_waits_for_is_not_read_less_often(
+        self, database_url: str, sql: asyncpg.Connection
+    ) -> None:
+        pace = Pace(unwatched=3600, empty_reads=1000)
+        async with following(database_url, pace=pace) as feed:
+            for number in range(30):
+                await insert(sql, f"run_{number}")
+                await feed.sink.has(f"run_{number}")
+
     async def test_a_statement_that_changes_more_runs_than_are_read_at_once(
         self, feed: Following, sql: asyncpg.Connection
     ) -> None:
@@ -497,7 +506,7 @@ class TestBell:
         listener = await connect()
         await listener.add_listener("runcast_bell", ring)
         # It would take more than a second without any change to get this one to sleep again.
-        pace = Pace(quick=0.02, recheck=3600, armed=7200)
+        pace = Pace(quick=0.02, unwatched=3, recheck=3600, armed=7200)
         async with following(database_url, pace=pace) as feed:
             await feed.asleep()
             number = 0

@@ -76,8 +76,9 @@ class RecordingSink:
         self.changes.extend(changes)
         self._published.set()
 
-    def streams_moved(self, moves: Sequence[StreamMove]) -> None:
+    def streams_moved(self, moves: Sequence[StreamMove]) -> bool:
         """Streams are not followed here."""
+        return False
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait, bounded, until something is true after a read of the tailer."""

@@ -51,9 +51,10 @@ class Pace:
     Intervals in seconds.
 
     The next read comes after ``quick`` where the last one found ``few`` changes at most, after
-    ``busy`` where it found more: a read costs about as much for ten changes as for one. After an
-    empty one it comes twice as late, each time, until the bell is armed. A change that comes
-    ``lone`` after the last one does not begin this.
+    ``busy`` where it found more: a read costs about as much for ten changes as for one. After one
+    that found nothing that anybody here waits for, it comes twice as late, each time, up to
+    ``unwatched``; after ``empty_reads`` that found nothing at all the bell is armed. A change that
+    comes ``lone`` after the last one does not begin this.
 
     ``armed`` is how long a bell stays set; it is set again every ``recheck``, and each time a
     read makes sure that nothing was missed.
@@ -61,6 +62,7 @@ class Pace:
 
     quick: float = 0.001
     busy: float = 0.005
+    unwatched: float = 0.02
     few: int = 3
     lone: float = 0.05
     empty_reads: int = 5
@@ -81,6 +83,7 @@ class Tailing:
         "_in_flight",
         "_interval",
         "_is_rung",
+        "_is_wanted",
         "_suspected_at",
         "_was_rung",
         "is_armed",
@@ -101,6 +104,7 @@ class Tailing:
         self._found_at = float("-inf")
         self._is_rung = False  # since the last read began
         self._was_rung = False  # before that
+        self._is_wanted = False
         self._interval = 0.0
         self._armed_at = float("-inf")
         self._in_flight: Position | None = None
@@ -129,8 +133,13 @@ class Tailing:
         if self.state in (State.SLEEPING, State.WATCHING):
             self.wake_at = now
 
+    def receive_wanted(self) -> None:
+        """Somebody waits for something of what the read under way has found."""
+        self._is_wanted = True
+
     def receive_window(self, found: int, position: Position, now: float) -> None:
         """A read ended at ``position`` and found this many changes."""
+        is_wanted, self._is_wanted = self._is_wanted, False
         if self.state in (State.LOST, State.RELIEVED):
             return
         if found:
@@ -142,14 +151,17 @@ class Tailing:
                     return
                 if not (self._was_rung or self._is_rung):
                     self._suspected_at = now
-            self._read_soon(now)
-            self._gap = self.pace.quick if found <= self.pace.few else self.pace.busy
-            self.wake_at += self._gap
+            gap = self.pace.quick if found <= self.pace.few else self.pace.busy
+            if self.state is State.READING and not is_wanted:
+                gap = max(gap, self._longer_gap())
+            self._read_soon(now + gap)
+            self._gap = gap
             return
         match self.state:
             case State.READING:
                 self._empty += 1
-                self.wake_at = now + self._gap * 2**self._empty
+                self._gap = self._longer_gap()
+                self.wake_at = now + self._gap
                 if self._empty >= self.pace.empty_reads:
                     self.state = State.ARMING
             case State.WATCHING:
@@ -208,6 +220,9 @@ class Tailing:
     def _sleep_until(self, wake_at: float, now: float) -> None:
         """Read again at once if somebody rang while this read was under way."""
         self.wake_at = now if self._is_rung else wake_at
+
+    def _longer_gap(self) -> float:
+        return max(self._gap, min(self._gap * 2, self.pace.unwatched))
 
     def _read_soon(self, at: float) -> None:
         self.state = State.READING

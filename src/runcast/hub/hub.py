@@ -266,12 +266,15 @@ class Hub:
                 self.counts.resets[reason] += 1
                 subscriber.receive_lost(reason, message)
 
-    def streams_moved(self, moves: Sequence[StreamMove]) -> None:
-        """Let those who read these streams read on."""
+    def streams_moved(self, moves: Sequence[StreamMove]) -> bool:
+        """Let those who read these streams read on; tells whether there are any."""
+        is_read = False
         for move in moves:
             tail = self._tails.get(move.name)
             if tail is not None:
                 tail.moved(move)
+                is_read = True
+        return is_read
 
     def chunks_appended(self, name: StreamName, chunks: Sequence[Chunk]) -> None:
         """

@@ -47,6 +47,7 @@ class RelayedTailer(PostgresTailer):
         # Told before our own subscribers get it: the others have to read rows as well.
         self._relaying.receive_read(window, asyncio.get_running_loop().time())
         if self._relaying.role is Role.LEADING:
+            self._machine.receive_wanted()  # who knows what the others wait for
             self._relay.stir()
 
     async def _step(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:

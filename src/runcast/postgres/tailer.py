@@ -393,8 +393,9 @@ class PostgresTailer:
             self._sink.publish(await self._hydrate(connection, piece, wanted), window.before)
         last = await self._hydrate(connection, pieces[-1], wanted) if pieces else ()
         self._sink.publish(last, window.after)
-        if window.moves:
-            self._sink.streams_moved(window.moves)
+        is_read = bool(window.moves) and self._sink.streams_moved(window.moves)
+        if wanted or is_read:
+            self._machine.receive_wanted()
 
     def _wanted(self, window: Window) -> dict[str, tuple[RunFacets, list[Departure]]]:
         touched: dict[str, tuple[RunFacets, list[Departure]]] = {

@@ -41,7 +41,7 @@ class StreamNews:
     """
 
     def __init__(self, server: RedisServer, reads: Courier, keys: StreamKeys) -> None:
-        self.on_move: Callable[[Sequence[StreamMove]], None] = lambda moves: None
+        self.on_move: Callable[[Sequence[StreamMove]], object] = lambda moves: None
         self._server = server
         self._reads = reads
         self._keys = keys
