@@ -42,7 +42,8 @@ async def measure(bench: Bench) -> None:
     seconds = bench.options.few_or(1, 5)
 
     async def one_at_a_time() -> float:
-        return await commits(bench, store.url, _UPDATE, writers=4, seconds=seconds, rate=_RATE)
+        done = await commits(bench, store.url, _UPDATE, writers=4, seconds=seconds, rate=_RATE)
+        return done.count
 
     async def many_at_a_time() -> float:
         batches = _RUNS // _BATCH  # each run once: what changed twice would be found once

@@ -6,9 +6,12 @@ transaction of its own, durable, all parts on all cores. "untracked" is the same
 triggers; "NOTIFY" the same with a row trigger that calls
 pg_notify, and a listener; "tracked" the gateway's table with nobody reading; "tracked, gateway"
 with a gateway following it; "tracked, followed" with a subscriber of every run at that gateway.
+Gateways sleep when the writers begin: all seconds together have their waking in them, and the first
+one is shown alone as well.
 """
 
 import asyncio
+import statistics
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -24,6 +27,7 @@ from benchmarks.harness.untracked import copy_runs
 
 SPREAD_OUT = True
 COMMITS = "commits/s"
+FIRST, LATER = "commits in the first second", "commits/s after that"
 _RUNS = 10_000
 _UPDATE = (
     "UPDATE {schema}.runs SET metadata = jsonb_build_object('progress', (:value)::int, 'at', 1) "
@@ -55,7 +59,11 @@ async def measure(bench: Bench) -> None:
                     await _accompany(bench, store, name, stack, seconds)
                     update = _UPDATE.format(schema=schema)
                     done = await commits(bench, store.url, update, writers=writers, seconds=seconds)
-                bench.sample(name, COMMITS, done / seconds, writers)
+                bench.sample(name, COMMITS, done.count / seconds, writers)
+                if seconds > 1:
+                    first, *later = done.by_second
+                    bench.sample(name, FIRST, first, writers)
+                    bench.sample(name, LATER, statistics.mean(later), writers)
     for writers in (8, 32):
         bench.record.compare(
             f"writers-{writers}",

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness.bench import Bench
@@ -11,7 +12,16 @@ from benchmarks.harness.machine import on_cores
 from runcast.postgres.binaries import find_binaries
 
 _COMMITS = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
+_PROGRESS = re.compile(r"^progress: [\d.]+ s, ([\d.]+) tps", re.MULTILINE)
 _THREADS = 2
+
+
+@dataclass(frozen=True)
+class Commits:
+    """How many commits there were, and how many in each full second, one after the other."""
+
+    count: int
+    by_second: list[float]
 
 
 async def commits(
@@ -22,9 +32,9 @@ async def commits(
     writers: int,
     seconds: int,
     rate: float | None = None,
-) -> int:
+) -> Commits:
     """
-    Let writers commit one statement after the other; returns how many commits there were.
+    Let writers commit one statement after the other.
 
     Args:
         statement: May use ``:id``, a random number from 0 to 9,999, and ``:value``.
@@ -33,7 +43,7 @@ async def commits(
     script = bench.folder / "pgbench.sql"
     script.write_text(f"\\set id random(0, 9999)\n\\set value random(1, 1000000)\n{statement};\n")
     options = ["-n", "-M", "prepared", "-c", str(writers), "-j", str(min(writers, _THREADS))]
-    options += ["-T", str(seconds), "-f", str(script)]
+    options += ["-T", str(seconds), "-P", "1", "-f", str(script)]
     if rate is not None:
         options += ["-R", str(rate)]
     with on_cores(bench.layout.others):
@@ -53,7 +63,7 @@ async def commits(
     found = _COMMITS.search(said.decode())
     if found is None:
         raise BenchmarkError(f"pgbench failed:\n{errors.decode()[-2000:]}")
-    return int(found[1])
+    return Commits(int(found[1]), [float(each) for each in _PROGRESS.findall(errors.decode())])
 
 
 def _program() -> Path:
