@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
 from runcast.errors import BackendError, Draining, PositionLost
+from runcast.hub import shared_reads
 from runcast.hub.shared_reads import SharedReads
 from runcast.testing import MemoryRunReader
 from tests.support.run_hub import EVERYTHING, RunHub, ScriptedRuns
@@ -121,6 +123,87 @@ async def test_they_share_the_pages_that_follow_as_well(
     )
     assert [len(page.changes) for page in found] == [4, 1]
     assert runs.reads == 2
+
+
+class TestManyQuestions:
+    """What changed is read once for all of an environment where many of its feeds wait."""
+
+    def write(self, runs: ScriptedRuns) -> Position:
+        """Change what can change about runs of twelve tags; returns the position before that."""
+        for number in range(36):
+            tags = (f"tag_{number % 12}", f"third_{number % 3}")
+            runs.write(make_run(id=f"run_{number}", tags=tags))
+        since = runs.position
+        for number in range(12):
+            runs.write(make_run(id=f"run_{number}", tags=(f"tag_{number}", "new")))
+        for number in range(12, 18):
+            runs.write(make_run(id=f"run_{number}", tags=()))
+            runs.delete(f"run_{number}")
+        runs.write(make_run(id="run_other", environment_id="env_2", tags=("tag_1",)))
+        return since
+
+    async def ask(self, reads: SharedReads, since: Position) -> dict[Selector, ChangePage]:
+        selectors = [Selector("env_1", tags=(f"tag_{number}",)) for number in range(12)]
+        selectors += [Selector("env_1", tags=(f"third_{number}",)) for number in range(3)]
+        selectors += [Selector("env_1", run_id=f"run_{number}") for number in range(36)]
+        pages = await asyncio.gather(
+            *(reads.read_changes(each, since=since, after=None, limit=10) for each in selectors)
+        )
+        return dict(zip(selectors, pages, strict=True))
+
+    async def test_each_gets_the_part_that_it_asked_for(
+        self, runs: ScriptedRuns, reads: SharedReads
+    ) -> None:
+        since = self.write(runs)
+        pages = await self.ask(reads, since)
+        assert runs.reads == 8 + 1  # until there were many, each was read for itself
+        for selector, page in pages.items():
+            alone = await runs.read_changes(selector, since=since, after=None, limit=10)
+            assert {change.facets.id: change for change in page.changes} == {
+                change.facets.id: change for change in alone.changes
+            }
+            assert page.position == alone.position
+
+    async def test_this_goes_on_for_as_long_as_they_are_a_crowd(self, runs: ScriptedRuns) -> None:
+        reads = SharedReads(runs, asyncio.Semaphore(2))
+        since = self.write(runs)
+        await self.ask(reads, since)
+        few = [Selector("env_1", tags=(f"tag_{number}",)) for number in range(3)]
+        for askers, limits in ((few, [500]), (few[:1], [500]), (few, [10] * 3)):
+            before = runs.reads
+            await asyncio.gather(
+                *(reads.read_changes(each, since=since, after=None, limit=10) for each in askers)
+            )
+            assert runs.limits[before:] == limits
+
+    async def test_much_is_read_apart_and_not_tried_together_again(
+        self, runs: ScriptedRuns, reads: SharedReads, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_reads, "_TOGETHER", 5)
+        monkeypatch.setattr(shared_reads, "_APART_SECONDS", 3600)
+        since = self.write(runs)
+        for attempts in (1, 0):
+            before = runs.reads
+            pages = await self.ask(reads, since)
+            assert runs.reads - before == len(pages) + attempts
+            assert [len(pages[Selector("env_1", tags=(f"tag_{each}",))].changes) for each in (0, 6)]
+
+    async def test_a_position_may_be_lost_for_all_and_not_for_each(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Forgetful(ScriptedRuns):
+            async def read_changes(self, selector: Selector, **others: Any) -> ChangePage:
+                page = await super().read_changes(selector, **others)
+                if selector == EVERYTHING:
+                    raise PositionLost("too_many_departures", "Of all together.")
+                return page
+
+        monkeypatch.setattr(shared_reads, "_APART_SECONDS", 3600)
+        runs = Forgetful()
+        pages = await self.ask(
+            SharedReads(runs, asyncio.Semaphore(2), crowd=1 << 30), self.write(runs)
+        )
+        assert runs.reads == len(pages) + 1
 
 
 async def test_whose_position_is_lost_takes_it_from_nobody_else(

@@ -1,11 +1,13 @@
 """Pages in which runs are read: where one ended, and what it held."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.position import Position
 from runcast.core.run import RunChange
+from runcast.core.selector import Selector
 from runcast.core.view import View
 
 
@@ -48,6 +50,9 @@ class ChangePage:
     _judged: dict[View, tuple[StateFrame, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _parts: dict[Selector, "ChangePage"] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         frames = (RunFrame(change.run) if change.run else None for change in self.changes)
@@ -67,10 +72,20 @@ class ChangePage:
         """What of this page, read from further back, became visible after a position."""
         if position.incarnation != self.position.incarnation:
             return self  # its transaction numbers may be those of others by now
+        return self._part(lambda change: _since(change, position))
+
+    def matching(self, selector: Selector) -> "ChangePage":
+        """What of this page, read of all runs, is about those that match or matched."""
+        part = self._parts.get(selector)
+        if part is None:
+            part = self._parts[selector] = self._part(lambda change: _matching(change, selector))
+        return part
+
+    def _part(self, part_of: Callable[[RunChange], RunChange | None]) -> "ChangePage":
         found = [
             (change, frame)
             for each, frame in zip(self.changes, self.frames, strict=True)
-            if (change := _since(each, position)) is not None
+            if (change := part_of(each)) is not None
         ]
         page = ChangePage(tuple(change for change, _ in found), self.position, self.next)
         # Those that others have encoded already.
@@ -83,3 +98,10 @@ def _since(change: RunChange, position: Position) -> RunChange | None:
     if departures or (change.run is not None and not position.sees(change.run.changed_in)):
         return replace(change, departures=departures)
     return None
+
+
+def _matching(change: RunChange, selector: Selector) -> RunChange | None:
+    departures = tuple(each for each in change.departures if selector.matches(each.facets))
+    if change.run is not None and (departures or selector.matches(change.facets)):
+        return replace(change, departures=departures)
+    return RunChange(departures[-1].facets, None, departures) if departures else None

@@ -4,13 +4,14 @@ Reads for many subscriptions: equal questions that wait at the same time are ask
 After a network loss or a deploy thousands come back at once and ask for the same, each from where
 it stood: what is new since the first of these positions is read, and each is given its part. Nobody
 is given an answer that was read before the question came, so sharing is not seen except in the
-load. While many ask, the next read waits a little for more of them.
+load. While many ask, the next read waits a little for more of them. Where many questions wait for
+what changed, all changes of their environment are read for them together, if these are few.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -28,6 +29,10 @@ _NO_SLOT = nullcontext()
 # Of reads that a crowd asks for; it grows for as long as they come.
 _DISTANCE_SECONDS = (0.02, 0.2)
 _MAX_CROWDS = 1000
+# So many changes at most are read for many questions together; where there were more, this is not
+# tried again for a while.
+_TOGETHER = 500
+_APART_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,17 @@ class SharedReads:
         runs: Who is asked.
         slots: Bounds how many pages are read at once; single runs are not held up by them.
         crowd: So many who ask for one read make the next one of that question wait for more.
+        many: So many questions that wait make those for changes be read together.
     """
 
-    def __init__(self, runs: RunReader, slots: asyncio.Semaphore, *, crowd: int = 3) -> None:
+    def __init__(
+        self, runs: RunReader, slots: asyncio.Semaphore, *, crowd: int = 3, many: int = 8
+    ) -> None:
         self._runs = runs
         self._slots = slots
         self.crowd = crowd
+        self._many = many
+        self._apart_until: OrderedDict[str, float] = OrderedDict()  # by environment
         self._reading: dict[Hashable, asyncio.Task[Any]] = {}
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
         self._joined: dict[Hashable, int] = {}  # how many wait for the next read of a question
@@ -80,6 +90,10 @@ class SharedReads:
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
     ) -> ChangePage:
         """As `RunReader.read_changes`."""
+        if after is None:
+            together = await self._read_changes_together(selector, since)
+            if together is not None:
+                return together
         question = (selector, since.database, since.incarnation, after, limit)
         joined = question in self._next
         self._common[question] = self._common[question].common(since) if joined else since
@@ -103,6 +117,27 @@ class SharedReads:
             # Theirs may be lost and ours not, or the other way round.
             return await self._read_changes_alone(selector, since, after, limit)
         return found.since(since)
+
+    async def _read_changes_together(
+        self, selector: Selector, since: Position
+    ) -> ChangePage | None:
+        """Take the part of this selector from all changes of its environment, if these are few."""
+        environment = Selector(selector.environment_id)
+        common = (environment, since.database, since.incarnation, None, _TOGETHER)
+        # Once it is read together, nobody waits with a question of their own: the crowd goes on.
+        if selector == environment or (len(self._next) < self._many and common not in self._crowds):
+            return None
+        now = asyncio.get_running_loop().time()
+        if now < self._apart_until.get(environment.environment_id, 0):
+            return None
+        with suppress(PositionLost):
+            page = await self.read_changes(environment, since=since, after=None, limit=_TOGETHER)
+            if page.next is None:
+                return page.matching(selector)
+        self._apart_until[environment.environment_id] = now + _APART_SECONDS
+        while len(self._apart_until) > _MAX_CROWDS:
+            self._apart_until.popitem(last=False)
+        return None
 
     async def _read_changes_alone(
         self, selector: Selector, since: Position, after: PageKey | None, limit: int
