@@ -96,7 +96,7 @@ def command(proxy: str, file: Path) -> list[str]:
 
 async def answering(url: str, process: asyncio.subprocess.Process) -> None:
     async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        for _ in range(500):
+        for _ in range(1500):
             assert process.returncode is None, "the proxy ended"
             try:
                 if (await client.get("/readyz")).status_code == 200:

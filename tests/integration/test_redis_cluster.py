@@ -70,7 +70,7 @@ async def test_a_node_that_is_killed_and_comes_back(
 
         async def write_to_all(n: int) -> None:
             for run_id in run_ids:
-                for _ in range(50):
+                for _ in range(300):
                     answer = await write(
                         app.url, app.bearer, run_id, b"%d\n" % n, writer="w", first=n
                     )

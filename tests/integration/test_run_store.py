@@ -234,13 +234,13 @@ class TestIdempotency:
 
 
 async def until_somebody_waits(sql: asyncpg.Connection) -> None:
-    for _ in range(2000):
+    for _ in range(3000):
         if await sql.fetchval(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             " AND datname = current_database())"
         ):
             return
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.01)
     raise AssertionError("nobody waits for a lock")
 
 

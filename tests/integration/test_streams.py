@@ -962,7 +962,7 @@ class TestKilled:
 async def _when_it_answers(app: GatewayApp, run_id: str) -> int:
     headers = app.bearer | {"x-client-id": "w"}
     async with httpx.AsyncClient(base_url=app.url, trust_env=False, timeout=30) as client:
-        for _ in range(100):
+        for _ in range(600):
             answer = await client.head(writing_path(run_id), headers=headers)
             if answer.status_code == 200:
                 return int(answer.headers["x-last-chunk-index"])
