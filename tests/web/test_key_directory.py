@@ -1,8 +1,10 @@
 """What is remembered of keys, for how long, and how much."""
 
 import asyncio
+import gc
 
 from runcast.auth.keys import KeyRing, SigningKey
+from runcast.errors import BackendError
 from runcast.web.key_directory import KeyDirectory
 
 
@@ -136,6 +138,30 @@ async def test_a_store_that_fails_is_asked_again() -> None:
     results = await asyncio.gather(keys.environment_id("key"), return_exceptions=True)
     assert isinstance(results[0], ConnectionError)
     assert await keys.environment_id("key") == "env_1"
+
+
+async def test_a_failure_that_nobody_waits_for_is_silent() -> None:
+    """A regression, found by chaos: it was an error in the log."""
+    store = CountingStore()
+    store.open.clear()
+    unheard: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def fail(environment_id: str) -> None:
+        await store.open.wait()
+        raise BackendError("away")
+
+    store.read_key_ring = fail  # type: ignore[method-assign]
+    asked = asyncio.create_task(directory(store, ManualClock()).key_ring("env_1"))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await asyncio.wait([asked])
+    store.open.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    del asked
+    gc.collect()
+    assert unheard == []
 
 
 async def test_names_of_environments_are_remembered_too() -> None:

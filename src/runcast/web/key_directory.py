@@ -49,6 +49,7 @@ class _Memory(Generic[V]):
         reading = self._readings.get(key)
         if reading is None:
             reading = asyncio.create_task(self._read_and_keep(key))
+            reading.add_done_callback(_retrieved)
             self._readings[key] = reading
         # One caller that goes away must not take the answer from the others.
         return await asyncio.shield(reading)
@@ -68,6 +69,12 @@ class _Memory(Generic[V]):
             self._known[key] = (value, asked_at)
             _drop_oldest(self._known, self._max_entries)
         return value
+
+
+def _retrieved(reading: asyncio.Task[Any]) -> None:
+    """All who asked may have left: then nobody else looks at what went wrong."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class KeyDirectory:
