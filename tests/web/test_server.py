@@ -14,6 +14,7 @@ import pytest
 
 from runcast.cli.logs import log_handler
 from runcast.errors import ConfigurationError
+from runcast.web import server
 from runcast.web.listener import join, listen
 from runcast.web.server import HttpProtocol
 from tests.cli.command_line import RUNCAST, CommandLine
@@ -281,6 +282,22 @@ class TestDrain:
             app.gateway.stop()
             await kept.read_to_end()
         over.set()
+
+    async def test_who_waits_for_a_database_in_vain_is_sent_elsewhere(
+        self, app: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A regression, found by chaos: it was cut off without an answer."""
+        monkeypatch.setattr(server, "_LAST_REQUESTS_SECONDS", 0.05)
+        run_id = await app.insert()
+        async with wired(app.port) as waiting, app.sql.transaction():
+            await app.sql.execute("LOCK TABLE runs")
+            await waiting.send(request(f"/api/v3/runs/{run_id}", app.bearer))
+            await until(lambda: app.held["requests"] == 1)
+            await app.stop()
+            answer = await waiting.read_to_end()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"draining"' in answer
+        assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
     async def test_who_says_nothing_does_not_hold_it_up(self, app: GatewayApp) -> None:
         async with wired(app.port):

@@ -24,7 +24,7 @@ from runcast.web.listener import listen, url_of
 if TYPE_CHECKING:
     from runcast.app import Listening
 
-_AFTER_DRAIN_SECONDS = 10.0  # the drain itself takes a little longer than its time, then all closes
+_AFTER_DRAIN_SECONDS = 20.0  # last requests and cleaning up, where a database does not answer
 
 
 def serve(

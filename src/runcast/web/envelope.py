@@ -8,13 +8,14 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runcast.errors import Draining
 from runcast.hub.log_context import request_id
 from runcast.web.raw_path import with_raw_path
 from runcast.web.request_counts import RequestCounts
@@ -49,11 +50,19 @@ _EXPOSED_HEADERS = (
 
 
 class Envelope:
-    """Wraps the routes; the outermost part of the application."""
+    """
+    Wraps the routes; the outermost part of the application.
 
-    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
+    Args:
+        draining: Whether the gateway is going away: what is given up then is answered so.
+    """
+
+    def __init__(
+        self, app: ASGIApp, counts: RequestCounts, *, draining: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._counts = counts
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -95,6 +104,11 @@ class Envelope:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if started or not self._draining():
+                raise
+            error = Draining("This gateway is going away; ask again to reach another one.")
+            await error_response(error)(scope, receive, send_with_headers)
         except Exception as error:
             if started:
                 # Too late for an answer: the server cuts the connection, so that nobody takes

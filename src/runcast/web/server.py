@@ -24,6 +24,9 @@ from runcast.web.handover import EXTENSION
 
 _HEAR_LOOK_SECONDS = 0.01
 _HEAR_LOOKS = 50
+_LAST_REQUESTS_SECONDS = 5.0
+# After that the cleaning up: giving back a connection to a database that hangs takes ten.
+_SHUTDOWN_SECONDS = 12
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -177,7 +180,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=forwarded_allow_ips is not None,
                 forwarded_allow_ips=forwarded_allow_ips,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
         )
         self._drain = drain
@@ -202,6 +205,7 @@ class Server(uvicorn.Server):
             await self._stop_listening()
             self._let_go_of_the_idle()
             await asyncio.gather(self._drain(), self._hear())
+            await self._give_up_requests()
         finally:
             self.should_exit = True
 
@@ -230,6 +234,13 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             if isinstance(connection, HttpProtocol) and not connection.is_asking:
                 connection.shutdown()
+
+    async def _give_up_requests(self) -> None:
+        """Let no request wait for long for what may never come, such as a database that is away."""
+        if tasks := self.server_state.tasks:
+            _, late = await asyncio.wait(tasks, timeout=_LAST_REQUESTS_SECONDS)
+            for task in late:
+                task.cancel()  # `Envelope` answers it
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then tell."""
