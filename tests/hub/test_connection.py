@@ -140,6 +140,23 @@ class TestKeepAlive:
         assert client.events[-1].id == world.hub.position.cursor()
         assert client.feed.direct
 
+    async def test_one_that_comes_with_a_change_has_the_cursor_from_before_it(self) -> None:
+        """Whoever is cut off in between must not miss the change."""
+        world = RunHub()
+        client = await world.live()
+        world.pass_time(2 * HEARTBEAT + 1)
+        client.forget()
+        before = world.hub.position.cursor()
+        world.clock.advance(HEARTBEAT + 1)
+        world.write("run_1")
+        after = world.hub.position.cursor()
+        assert [
+            (name, each.id) for name, each in zip(client.names, client.events, strict=True)
+        ] == [
+            ("", before),
+            ("run run_1", after),
+        ]
+
     async def test_a_paused_reader_gets_none(self) -> None:
         world = RunHub()
         client = await world.live()

@@ -212,6 +212,10 @@ class Hub:
 
     def publish(self, changes: Sequence[RunChange], position: Position) -> None:
         """Hand a window of changes to all who may see them; the feed stands at ``position`` now."""
+        if changes:
+            # Nobody whose time is over gets them, however long the loop could not see to that. And
+            # it is now that positions are told: of the new one it would be too soon.
+            self._wheel.keep_up(_timer_failed)
         before = self._position or position
         if position != before:
             self._handing_over = False
@@ -219,8 +223,6 @@ class Hub:
         self.counts.windows += 1
         if not changes:
             return
-        # Nobody whose time is over gets them, however long the loop could not see to that.
-        self._wheel.keep_up(_timer_failed)
         self.counts.changes += len(changes)
         deliveries: dict[AudienceKey, tuple[Audience, list[StateFrame], list[RunChange]]] = {}
         for change in changes:
