@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -286,15 +287,18 @@ class TestDrain:
     async def test_who_waits_for_a_database_in_vain_is_sent_elsewhere(
         self, app: GatewayApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A regression, found by chaos: it was cut off without an answer."""
+        """A regression, found by chaos: they were cut off without an answer."""
         monkeypatch.setattr(server, "_LAST_REQUESTS_SECONDS", 0.05)
         run_id = await app.insert()
-        async with wired(app.port) as waiting, app.sql.transaction():
-            await app.sql.execute("LOCK TABLE runs")
+        async with wired(app.port) as waiting, AsyncExitStack() as stack:
+            await stack.enter_async_context(app.sql.transaction())
+            await app.sql.execute("LOCK TABLE runs, environment_keys")
             await waiting.send(request(f"/api/v3/runs/{run_id}", app.bearer))
-            await until(lambda: app.held["requests"] == 1)
+            socket = await stack.enter_async_context(connected(app.url, headers=app.bearer))
+            await until(lambda: app.held["requests"] == 2)
             await app.stop()
             answer = await waiting.read_to_end()
+            assert await socket.closed() == 1012
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b'"draining"' in answer
         assert not [each for each in caplog.records if each.levelno >= logging.ERROR]

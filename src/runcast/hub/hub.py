@@ -128,6 +128,21 @@ class Hub:
         finally:
             del self._end_calls[call]
 
+    @contextlib.contextmanager
+    def sent_elsewhere(self) -> Iterator[None]:
+        """
+        Let what is given up because a drain cannot wait for it, and so cancelled, end in an error.
+
+        Raises:
+            Draining: It was.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            raise Draining("This gateway is going away; ask again to reach another one.") from None
+
     def end_revoked(self) -> None:
         """End all whose grants are revoked by now; soon, and some in each turn of the loop."""
         self._revoke_again = True

@@ -23,7 +23,7 @@ def create_asgi(services: Services, extra_routes: Sequence[BaseRoute] = ()) -> A
     openapi_json()  # made now, not while the first request for it waits
     routes = [*_routes(services, OPERATIONS), *extra_routes]
     router = Router(routes, redirect_slashes=False, default=_nothing_here)
-    return Envelope(router, services.requests, draining=lambda: services.hub.draining)
+    return Envelope(router, services.requests, services.hub.sent_elsewhere)
 
 
 def _routes(services: Services, operations: Iterable[Operation]) -> list[Route]:

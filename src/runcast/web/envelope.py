@@ -9,13 +9,13 @@ import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runcast.errors import Draining
 from runcast.hub.log_context import request_id
 from runcast.web.raw_path import with_raw_path
 from runcast.web.request_counts import RequestCounts
@@ -54,15 +54,18 @@ class Envelope:
     Wraps the routes; the outermost part of the application.
 
     Args:
-        draining: Whether the gateway is going away: what is given up then is answered so.
+        sent_elsewhere: Makes an error of it that a request is given up: see `Hub`.
     """
 
     def __init__(
-        self, app: ASGIApp, counts: RequestCounts, *, draining: Callable[[], bool]
+        self,
+        app: ASGIApp,
+        counts: RequestCounts,
+        sent_elsewhere: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._app = app
         self._counts = counts
-        self._draining = draining
+        self._sent_elsewhere = sent_elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -101,14 +104,10 @@ class Envelope:
             await preflight(scope)(scope, receive, send_with_headers)
             return
         try:
-            await self._app(scope, receive, send_with_headers)
+            with self._sent_elsewhere():
+                await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             return
-        except asyncio.CancelledError:
-            if started or not self._draining():
-                raise
-            error = Draining("This gateway is going away; ask again to reach another one.")
-            await error_response(error)(scope, receive, send_with_headers)
         except Exception as error:
             if started:
                 # Too late for an answer: the server cuts the connection, so that nobody takes

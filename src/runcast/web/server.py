@@ -139,6 +139,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
+    def shutdown(self) -> None:
+        """End it; again is nothing, though the client may not have taken all yet."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
     async def run_asgi(self) -> None:
         cast("dict[str, Any]", self.scope["extensions"])[EXTENSION] = self
         await super().run_asgi()
@@ -237,6 +242,9 @@ class Server(uvicorn.Server):
 
     async def _give_up_requests(self) -> None:
         """Let no request wait for long for what may never come, such as a database that is away."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, WebSocketProtocol):
+                connection.shutdown()  # one without a token so far
         if tasks := self.server_state.tasks:
             _, late = await asyncio.wait(tasks, timeout=_LAST_REQUESTS_SECONDS)
             for task in late:

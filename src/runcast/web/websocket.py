@@ -54,10 +54,11 @@ async def _serve(websocket: WebSocket, services: Services) -> None:
     hub = services.hub
     try:
         hub.admit()
-        grant = await _authenticate(websocket, services)
-        async with hub.admission.entered(grant.environment_id):
-            hub.admit()  # others came meanwhile, or a drain began
-            commands = _begin(services, grant, protocol, portable)
+        with hub.sent_elsewhere():
+            grant = await _authenticate(websocket, services)
+            async with hub.admission.entered(grant.environment_id):
+                hub.admit()  # others came meanwhile, or a drain began
+                commands = _begin(services, grant, protocol, portable)
     except GatewayError as error:
         portable.write(CONNECTION_FORMAT.encode(Problem(error.code, error.message), None))
         portable.finish(error.close_code, error.code)
