@@ -292,6 +292,7 @@ class Gateway:
             self.app,
             limits=limits,
             drain=self.hub.drain,
+            cut_off=self._database.terminate,
             on_ready=ready,
             forwarded_allow_ips=self.settings.forwarded_allow_ips,
         )

@@ -7,7 +7,7 @@ import pytest
 
 from runcast.errors import BackendError
 from runcast.postgres.database import Database
-from tests.support.gateway_app import until
+from tests.support.gateway_app import PATIENCE_SECONDS, until
 
 
 async def test_who_gives_up_while_nothing_answers_is_not_told_of_an_error(
@@ -30,6 +30,33 @@ async def test_who_gives_up_while_nothing_answers_is_not_told_of_an_error(
         backend.resume()
     database._acquire_timeout = 10
     assert [row[0] for row in await database.fetch("SELECT 3")] == [3]
+    await database.close()
+
+
+async def test_who_is_cut_off_waits_for_nothing_any_more(database_url: str) -> None:
+    """A regression, found by chaos: the ROLLBACK of a server that hung was waited for."""
+    database = Database(database_url)
+    await database.open()
+
+    async def work() -> None:
+        async with database.transaction() as transaction:
+            [[pid]] = await transaction.fetch("SELECT pg_backend_pid()")
+            began.set_result(psutil.Process(pid))
+            await transaction.fetch("SELECT pg_sleep(3600)")
+
+    began: asyncio.Future[psutil.Process] = asyncio.get_running_loop().create_future()
+    working = asyncio.create_task(work())
+    backend = await began
+    backend.suspend()
+    try:
+        working.cancel()
+        await asyncio.sleep(0)  # it begins to roll back
+        database.terminate()
+        with pytest.raises((BackendError, asyncio.CancelledError)):
+            async with asyncio.timeout(PATIENCE_SECONDS):  # less than a statement may take
+                await working
+    finally:
+        backend.resume()
     await database.close()
 
 

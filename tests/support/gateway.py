@@ -200,7 +200,7 @@ async def running_gateway(
         started.set()
 
     app = create_asgi(services, extra_routes)
-    server = Server(app, limits=limits, drain=no_drain, on_ready=on_ready)
+    server = Server(app, limits=limits, drain=no_drain, cut_off=lambda: None, on_ready=on_ready)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     gateway = RunningGateway(
         f"http://127.0.0.1:{listener.getsockname()[1]}", services, key_store, clock

@@ -142,6 +142,11 @@ class Database:
         except TimeoutError:
             pool.terminate()
 
+    def terminate(self) -> None:
+        """Cut off whoever still uses it: they are not to wait for a server that hangs."""
+        if self._pool is not None:
+            self._pool.terminate()
+
     async def fetch(self, sql: str, *arguments: object) -> list[Row]:
         """Run one statement on its own and return its rows."""
         async with self._connection() as connection:

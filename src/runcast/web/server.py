@@ -25,8 +25,7 @@ from runcast.web.handover import EXTENSION
 _HEAR_LOOK_SECONDS = 0.01
 _HEAR_LOOKS = 50
 _LAST_REQUESTS_SECONDS = 5.0
-# After that the cleaning up: giving back a connection to a database that hangs takes ten.
-_SHUTDOWN_SECONDS = 12
+_SHUTDOWN_SECONDS = 12  # after that, for the cleaning up
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
@@ -156,6 +155,8 @@ class Server(uvicorn.Server):
     Args:
         app: The ASGI application.
         drain: Ends all open connections in bounded time.
+        cut_off: Called when requests that go on after that are given up: what they wait for, and
+            would clean up, may hang.
         on_ready: Called once requests are answered.
     """
 
@@ -165,6 +166,7 @@ class Server(uvicorn.Server):
         *,
         limits: Limits,
         drain: Callable[[], Awaitable[None]],
+        cut_off: Callable[[], None],
         on_ready: Callable[[], Awaitable[None]] | None = None,
         forwarded_allow_ips: str | None = None,
     ) -> None:
@@ -189,6 +191,7 @@ class Server(uvicorn.Server):
             )
         )
         self._drain = drain
+        self._cut_off = cut_off
         self._on_ready = on_ready
         self._draining: asyncio.Task[None] | None = None
 
@@ -249,6 +252,8 @@ class Server(uvicorn.Server):
             _, late = await asyncio.wait(tasks, timeout=_LAST_REQUESTS_SECONDS)
             for task in late:
                 task.cancel()  # `Envelope` answers it
+            if late:
+                self._cut_off()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then tell."""
