@@ -1,6 +1,7 @@
 """The pool of connections, when Postgres does not answer any more."""
 
 import asyncio
+import gc
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ from tests.support.gateway_app import PATIENCE_SECONDS, until
 
 
 async def test_who_gives_up_while_nothing_answers_is_not_told_of_an_error(
-    database_url: str,
+    database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A regression: the command of a WebSocket that was lost meanwhile went on, and wrote to it."""
     database = Database(database_url)
@@ -24,10 +25,15 @@ async def test_who_gives_up_while_nothing_answers_is_not_told_of_an_error(
         asked = asyncio.create_task(database.fetch("SELECT 2"))
         await until(lambda: database.figures["busy"] == 1)
         asked.cancel()
+        await asyncio.sleep(0)  # it begins to give the connection back
+        asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        await until(lambda: database.figures["busy"] == 0)
     finally:
         backend.resume()
+    gc.collect()
+    assert caplog.messages == []  # such as of a task whose exception nobody looked at
     database._acquire_timeout = 10
     assert [row[0] for row in await database.fetch("SELECT 3")] == [3]
     await database.close()

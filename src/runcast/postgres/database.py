@@ -195,10 +195,17 @@ class Database:
             try:
                 yield connection
             finally:
-                # One that cannot be given back is closed: what was asked is answered all the same,
-                # or was given up.
-                with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                    await pool.release(connection)
+                # Also for whoever is cancelled while that goes on.
+                await asyncio.shield(asyncio.ensure_future(_give_back(pool, connection)))
+
+
+async def _give_back(
+    pool: "asyncpg.Pool[Row]", connection: "asyncpg.pool.PoolConnectionProxy[Row]"
+) -> None:
+    # One that cannot be given back is closed: what was asked is answered all the same, or was
+    # given up.
+    with suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await pool.release(connection)
 
 
 @asynccontextmanager
