@@ -33,7 +33,7 @@ def settle() -> None:
     so often, they cost a tenth of a request.
     """
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    gc.set_threshold(10_000, 10, 10)
 
 
 @contextlib.contextmanager
