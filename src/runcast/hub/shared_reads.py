@@ -21,6 +21,7 @@ from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
 from runcast.errors import Draining, PositionLost
+from runcast.hub.unheard import retrieved
 from runcast.ports import RunReader
 
 Answer = TypeVar("Answer")
@@ -170,7 +171,7 @@ class SharedReads:
             task = asyncio.get_running_loop().create_task(
                 self._read(question, read, slot), context=Context()
             )
-            task.add_done_callback(_retrieved)
+            task.add_done_callback(retrieved)
             self._next[question] = task
         await _over(task)
         if task.cancelled():
@@ -230,9 +231,3 @@ async def _over(task: asyncio.Task[Any]) -> None:
 
     task.add_done_callback(release)
     await waiter
-
-
-def _retrieved(task: asyncio.Task[Any]) -> None:
-    """All who asked may have left: then nobody else looks at what went wrong."""
-    if not task.cancelled():
-        task.exception()

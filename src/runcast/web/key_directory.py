@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from runcast.auth.keys import KeyRing
+from runcast.hub.unheard import retrieved
 from runcast.ports import Clock, KeyStore
 
 # How old an answer may be that somebody is turned away for.
@@ -49,7 +50,7 @@ class _Memory(Generic[V]):
         reading = self._readings.get(key)
         if reading is None:
             reading = asyncio.create_task(self._read_and_keep(key))
-            reading.add_done_callback(_retrieved)
+            reading.add_done_callback(retrieved)
             self._readings[key] = reading
         # One caller that goes away must not take the answer from the others.
         return await asyncio.shield(reading)
@@ -69,12 +70,6 @@ class _Memory(Generic[V]):
             self._known[key] = (value, asked_at)
             _drop_oldest(self._known, self._max_entries)
         return value
-
-
-def _retrieved(reading: asyncio.Task[Any]) -> None:
-    """All who asked may have left: then nobody else looks at what went wrong."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 class KeyDirectory:
