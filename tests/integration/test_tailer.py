@@ -130,10 +130,9 @@ class TestCommits:
         for number in range(300):
             await insert(sql, f"run_{number}")
         await feed.sink.has(*(f"run_{number}" for number in range(300)))
-        # Told again would be right as well, and what a follower reads itself may be relayed too;
-        # but a tailer that read it again and again would be slow.
+        # To tell it again would be right as well, but who read it again and again would be slow.
         if not isinstance(feed, Relayed):
-            assert all(len(feed.sink.changes_of(f"run_{number}")) == 1 for number in range(300))
+            assert feed.sink.told_again == 0
         assert "held" not in feed.sink.runs
         await transaction.commit()
         await feed.sink.has("held")
@@ -199,7 +198,7 @@ class TestCommits:
             await sql.execute("UPDATE runs SET attempt_count = $1", number)
         await feed.sink.until(lambda: feed.sink.runs["run_1"].attempt_count == 500)
         seen = attempt_counts(feed, "run_1")
-        assert seen == sorted(seen)  # one may come twice: see `_hydrate`
+        assert seen == sorted(seen)
         assert seen[-1] == 500
 
     async def test_what_somebody_waits_for_is_not_read_less_often(

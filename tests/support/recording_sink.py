@@ -20,6 +20,9 @@ class RecordingSink:
     """
     Keeps the newest state of each run and every change; ``wanted`` None takes all runs.
 
+    A change may be told again, when a run changes while its row is read or when a follower has read
+    for itself what is relayed to it later: that is counted (``told_again``), and not a change.
+
     ``columns`` are the large ones that are wanted, at each question after the other; the last for
     good. Between two starts no run may go back to an older version.
     """
@@ -29,9 +32,10 @@ class RecordingSink:
     runs: dict[str, Run] = field(default_factory=dict)
     changes: list[RunChange] = field(default_factory=list)
     windows: list[tuple[int, Position]] = field(default_factory=list)
+    told_again: int = 0
     restarts: list[str] = field(default_factory=list)
     position: Position | None = None
-    _versions: dict[str, int] = field(default_factory=dict)
+    _versions: dict[str, set[int]] = field(default_factory=dict)
     _published: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self, position: Position) -> None:
@@ -57,23 +61,25 @@ class RecordingSink:
         crashed = position.incarnation != self.position.incarnation  # then it steps back a little
         assert crashed or position.covers(self.position)
         self.position = position
-        self.windows.append((len(changes), position))
+        before = len(self.changes)
         for change in changes:
             run_id = change.facets.id
             assert self.wanted is None or run_id in self.wanted
-            version = max(
-                change.run.version if change.run else 0,
-                *(departure.version for departure in change.departures),
-                0,
-            )
-            assert self._versions.get(run_id, 0) <= version, run_id
-            self._versions[run_id] = version
+            versions = {departure.version for departure in change.departures}
+            versions |= {change.run.version} if change.run else set()
+            told = self._versions.setdefault(run_id, set())
+            assert max(told, default=0) <= max(versions), run_id
+            if versions <= told:
+                self.told_again += 1
+            else:
+                self.changes.append(change)
+            told |= versions
             if change.run is None:
                 assert change.departures[-1].deleted
                 self.runs.pop(run_id, None)
             else:
                 self.runs[run_id] = change.run
-        self.changes.extend(changes)
+        self.windows.append((len(self.changes) - before, position))
         self._published.set()
 
     def streams_moved(self, moves: Sequence[StreamMove]) -> bool:
