@@ -103,7 +103,7 @@ class StreamWriter:
 
 
 class StreamHost(RestWriter):
-    """Keeps one stream alive after the other, until the ending; the last one is finished then."""
+    """Keeps one stream alive after the other; the last one begins when all faults are over."""
 
     def __init__(self, scene: Scene, pool: Pool, streams: Streams, name: str) -> None:
         super().__init__(scene, pool, name, 1.0)
@@ -112,7 +112,9 @@ class StreamHost(RestWriter):
 
     async def run(self) -> None:
         async with self.http:
-            while not self.scene.ending.is_set():
+            is_last = False
+            while not is_last:
+                is_last = self.scene.ending.is_set()
                 await self._one_stream()
 
     async def _one_stream(self) -> None:

@@ -30,6 +30,13 @@ class Streams:
         self.logs.append(log)
         self.opened.set()
 
+    async def kept(self) -> list[StreamLog]:
+        """Those that were not lost; waits for one."""
+        while not (logs := [log for log in self.logs if not log.lost_at]):
+            self.opened.clear()
+            await self.opened.wait()
+        return logs
+
     @contextmanager
     def losing(self) -> Iterator[None]:
         """The store forgets what it has: all that was told to be stored by the end may be gone."""
@@ -57,17 +64,32 @@ class ReaderOfMany:
         return reading is None or reading.finished.is_set() or bool(reading.log.lost_at)
 
     async def run(self) -> None:
-        """Read until the ending, and then what was begun to its end."""
+        """Read until the ending, and then one more, that was not lost, to its end."""
         await self._streams.opened.wait()
+        is_last = False
         for number in itertools.count():
-            if self.scene.ending.is_set():
+            if is_last:
                 return
-            log = self._dice.choice(self._streams.logs[-_NEWEST:])
+            is_last = self.scene.ending.is_set()
+            logs = await self._streams.kept() if is_last else self._streams.logs
+            log = self._dice.choice(logs[-_NEWEST:])
             feed = self.reading = StreamFeed(f"{self.name}/{number}", log, self.scene.oracle)
             reader = self._dice.choice((SseReader, SocketReader))(self.scene, feed)
             reading = asyncio.create_task(reader.run())
             try:
-                await feed.finished.wait()
+                await self._read(feed)
             finally:
                 reading.cancel()
                 await asyncio.wait([reading])
+
+    async def _read(self, feed: StreamFeed) -> None:
+        """Wait for its end; after the ending no longer for what was lost with its store."""
+        ending = asyncio.create_task(self.scene.ending.wait())
+        finished = asyncio.create_task(feed.finished.wait())
+        try:
+            await asyncio.wait({ending, finished}, return_when=asyncio.FIRST_COMPLETED)
+            if not feed.log.lost_at:
+                await finished
+        finally:
+            ending.cancel()
+            finished.cancel()
