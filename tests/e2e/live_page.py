@@ -1,13 +1,11 @@
 """The live page opened in a browser, and what tests ask of it."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
-
-from tests.e2e.gateway_process import Gateway
+from playwright.async_api import Browser, Page, ViewportSize, expect
 
 PATIENCE_MS = 20_000
 WIDE: ViewportSize = {"width": 1280, "height": 900}
@@ -44,23 +42,6 @@ async def opened(
 
 async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
     await expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)
-
-
-@asynccontextmanager
-async def outlived(
-    gateway: Gateway, browser: Browser, fragment: str, scope: str, shown: Callable[[Page], Locator]
-) -> AsyncIterator[Page]:
-    """A page that shows something, and whose token has ended since."""
-    for seconds in (3, 12, 48):  # a busy machine needs longer to show anything
-        token = await gateway.token(scope, lasts=f"{seconds}s")
-        async with opened(browser, f"{gateway.url}/#{fragment}&token={token}") as page:
-            await expect(page.locator("#state")).to_have_text(
-                "Token expired", timeout=seconds * 1000 + PATIENCE_MS
-            )
-            if await shown(page).count():
-                yield page
-                return
-    raise AssertionError("Nothing was shown before the token ended.")
 
 
 async def assert_live(page: Page) -> None:

@@ -6,19 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
+from playwright.async_api import Browser, Page, ViewportSize, expect
 
 from tests.e2e.gateway_process import Gateway
-from tests.e2e.live_page import (
-    PATIENCE_MS,
-    PHONE,
-    WIDE,
-    assert_live,
-    assert_text,
-    opened,
-    outlived,
-    row,
-)
+from tests.e2e.live_page import PATIENCE_MS, PHONE, WIDE, assert_live, assert_text, opened, row
 
 pytestmark = [
     pytest.mark.browser,
@@ -198,12 +189,10 @@ async def test_an_expired_token_is_said_and_a_fresh_one_goes_on(
     gateway: Gateway, browser: Browser
 ) -> None:
     run = await gateway.trigger(tags=["short"])
-
-    def queued(page: Page) -> Locator:
-        return page.locator("#detail-status", has_text="Queued")
-
-    fragment = f"tags=short&run={run}"
-    async with outlived(gateway, browser, fragment, "read:tags:short", queued) as page:
+    token = await gateway.token("read:tags:short", lasts="3s")
+    async with opened(browser, f"{gateway.url}/#tags=short&run={run}&token={token}") as page:
+        await assert_text(page, "#detail-status", "Queued")
+        await assert_text(page, "#state", "Token expired")
         await expect(page.locator("#token-title")).to_contain_text("has expired")
         await gateway.change(run, status="EXECUTING")
         await assert_text(page, "#detail-status", "Queued")  # what was seen stays

@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.gateway_process import Gateway
-from tests.e2e.live_page import PATIENCE_MS, PHONE, assert_live, assert_text, opened, outlived
+from tests.e2e.live_page import PATIENCE_MS, PHONE, assert_live, assert_text, opened
 
 pytestmark = [
     pytest.mark.browser,
@@ -131,12 +131,10 @@ async def test_a_killed_gateway_leaves_no_gap_in_a_stream(
 async def test_a_fresh_token_reads_a_stream_on(gateway: Gateway, browser: Browser) -> None:
     run = await gateway.trigger(tags=["brief"])
     await say(gateway, run, "one")
-
-    def first(page: Page) -> Locator:
-        return stream(page).locator(".stream-text", has_text="one")
-
-    fragment = f"tags=brief&run={run}"
-    async with outlived(gateway, browser, fragment, "read:tags:brief", first) as page:
+    token = await gateway.token("read:tags:brief", lasts="3s")
+    async with opened(browser, f"{gateway.url}/#tags=brief&run={run}&token={token}") as page:
+        await assert_says(page, "one")
+        await assert_text(page, "#state", "Token expired")
         await say(gateway, run, " two")
         await assert_says(page, "one")
         await page.fill("#token-field", await gateway.token("read:tags:brief"))
