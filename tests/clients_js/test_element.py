@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, async_playwright
 
 from runcast import app
 from runcast.web.page import routes_to
+from tests.support.browser import expect
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.site import Site, serving
 

@@ -5,16 +5,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import async_playwright
 
 from tests.clients_js.conftest import PACKAGE
 from tests.e2e.server_process import serving
+from tests.support.browser import expect
 from tests.support.restartable_gateway import RestartableGateway
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
 
 EXAMPLE = PACKAGE.parents[1] / "examples" / "plain_page"
-PATIENCE_MS = 30_000
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ async def test_reports_are_followed_in_two_windows(backend: str, chromium_path: 
         await page.get_by_role("button").click()
         for each in (page, other):
             log = each.locator("pre")
-            await expect(log).to_contain_text("Reading the orders: done.", timeout=PATIENCE_MS)
-            await expect(each.locator(".status")).to_have_text("completed", timeout=PATIENCE_MS)
+            await expect(log).to_contain_text("Reading the orders: done.")
+            await expect(each.locator(".status")).to_have_text("completed")
             await expect(each.locator("progress")).to_have_js_property("value", 1)
             assert (await log.inner_text()).splitlines() == [
                 "Reading the orders: done.",

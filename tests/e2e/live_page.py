@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, Page, ViewportSize, expect
+from playwright.async_api import Browser, Page, ViewportSize
 
-PATIENCE_MS = 20_000
+from tests.support.browser import PATIENCE_MS, expect
+
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
@@ -41,7 +42,7 @@ async def opened(
 
 
 async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
-    await expect(page.locator(selector)).to_have_text(text, timeout=PATIENCE_MS)
+    await expect(page.locator(selector)).to_have_text(text)
 
 
 async def assert_live(page: Page) -> None:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page
 
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import opened
 from tests.e2e.node_example import copy_of
 from tests.e2e.server_process import serving
+from tests.support.browser import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
-
-PATIENCE_MS = 30_000
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +45,14 @@ async def say(page: Page, text: str) -> None:
 async def assert_writing(page: Page, text: str) -> str:
     """The last answer has begun and is not over; gives what there is of it."""
     answer = page.locator(".assistant").last
-    await expect(answer).to_contain_text(text, timeout=PATIENCE_MS)
-    await expect(page.get_by_role("button", name="Stop")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(answer).to_contain_text(text)
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
     return str(await answer.text_content())
 
 
 async def assert_over(page: Page) -> str:
     """The last answer is over; gives it."""
-    await expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=PATIENCE_MS)
+    await expect(page.get_by_role("button", name="Send")).to_be_visible()
     return str(await page.locator(".assistant").last.text_content())
 
 
@@ -73,9 +72,7 @@ async def test_an_answer_survives_a_reload_and_is_the_same_in_every_window(
         other = await page.context.new_page()
         await other.goto(page.url)
         for each in (page, other):
-            await expect(each.locator(".assistant")).to_contain_text(
-                "Say “fail”, and I do.", timeout=PATIENCE_MS
-            )
+            await expect(each.locator(".assistant")).to_contain_text("Say “fail”, and I do.")
             await assert_over(each)
         await expect(page.locator(".user, .assistant")).to_have_count(2)
         assert (await newest(gateway))["status"] == "COMPLETED"
@@ -108,7 +105,7 @@ async def test_a_chat_says_what_went_wrong(backend: str, browser: Browser) -> No
     async with opened(browser, backend) as page:
         await say(page, "fail")
         problem = page.get_by_role("alert")
-        await expect(problem).to_have_text("You told me to fail, so I did.", timeout=PATIENCE_MS)
+        await expect(problem).to_have_text("You told me to fail, so I did.")
         await page.route("**/api/chats/*", lambda route: route.fulfill(status=502, body="{}"))
         await say(page, "And now?")
-        await expect(problem).to_have_text("The backend says 502.", timeout=PATIENCE_MS)
+        await expect(problem).to_have_text("The backend says 502.")

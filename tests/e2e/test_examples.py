@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page
 
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.server_process import serving
+from tests.support.browser import PATIENCE_MS, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 FOLDER = Path(__file__).parents[2] / "examples" / "fastapi_llm"
-PATIENCE_MS = 30_000
 
 
 def fake_answer() -> str:
@@ -58,7 +58,7 @@ async def text_of(page: Page) -> str:
 
 
 async def assert_whole(page: Page) -> None:
-    await expect(page.locator("#state")).to_have_text("Done.", timeout=PATIENCE_MS)
+    await expect(page.locator("#state")).to_have_text("Done.")
     assert await page.locator("#answer").evaluate("p => p.textContent") == fake_answer()
 
 
@@ -67,13 +67,13 @@ async def test_an_answer_is_read_live_and_survives_a_reload(
 ) -> None:
     await page.goto(backend)
     await page.click("button")
-    await expect(page.locator("#answer")).to_contain_text("fake model", timeout=PATIENCE_MS)
+    await expect(page.locator("#answer")).to_contain_text("fake model")
     before = await text_of(page)
     assert before != fake_answer()
     assert fake_answer().startswith(before)
 
     await page.reload()
-    await expect(page.locator("#answer")).to_contain_text(before, timeout=PATIENCE_MS)
+    await expect(page.locator("#answer")).to_contain_text(before)
     assert await page.locator("#state").inner_text() == ""
     await assert_whole(page)
 
@@ -91,7 +91,7 @@ async def test_an_answer_survives_a_gateway_that_is_killed(
 ) -> None:
     await page.goto(backend)
     await page.click("button")
-    await expect(page.locator("#answer")).to_contain_text("fake model", timeout=PATIENCE_MS)
+    await expect(page.locator("#answer")).to_contain_text("fake model")
     await gateway.kill()
     assert await text_of(page) != fake_answer()
     await gateway.start()
@@ -101,7 +101,7 @@ async def test_an_answer_survives_a_gateway_that_is_killed(
 async def test_two_pages_read_the_same(backend: str, page: Page) -> None:
     await page.goto(backend)
     await page.click("button")
-    await expect(page.locator("#answer")).to_contain_text("I am", timeout=PATIENCE_MS)
+    await expect(page.locator("#answer")).to_contain_text("I am")
     reading = await page.evaluate("sessionStorage.reading")
     other = await page.context.new_page()
     await other.goto(backend)
@@ -115,4 +115,4 @@ async def test_a_question_that_is_none_is_refused(backend: str, page: Page) -> N
     await page.locator("input").evaluate("field => { field.required = false }")
     await page.fill("input", "")
     await page.click("button")
-    await expect(page.locator("#state")).to_have_text("The backend says 422.", timeout=PATIENCE_MS)
+    await expect(page.locator("#state")).to_have_text("The backend says 422.")

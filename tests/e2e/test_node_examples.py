@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, FilePayload, Page, expect
+from playwright.async_api import Browser, FilePayload, Page
 
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import opened
 from tests.e2e.node_example import copy_of
 from tests.e2e.server_process import serving
+from tests.support.browser import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
 
 INSTALLED = "vite_llm_chat"
-PATIENCE_MS = 30_000
 
 # Every text or number that something on the page had, until the page is left.
 WATCH = """
@@ -69,7 +69,7 @@ async def say(page: Page, text: str) -> None:
 
 
 async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
-    await expect(page.locator(selector)).to_contain_text(text, timeout=PATIENCE_MS)
+    await expect(page.locator(selector)).to_contain_text(text)
 
 
 async def text_of(page: Page, selector: str) -> str:
@@ -84,7 +84,7 @@ async def newest(gateway: Gateway, task: str) -> Any:
 
 async def assert_answered(page: Page, gateway: Gateway, number: int) -> None:
     """The last answer is over, is what the worker wrote, and is that to this question."""
-    await expect(page.locator(".writing, .thinking")).to_have_count(0, timeout=PATIENCE_MS)
+    await expect(page.locator(".writing, .thinking")).to_have_count(0)
     run = await newest(gateway, "chat")
     assert run["status"] == "COMPLETED"
     answer = f"article:nth-of-type({number}) .answer"
@@ -107,7 +107,7 @@ async def test_a_chat_streams_survives_a_reload_and_goes_on(
         await assert_answered(page, gateway, 1)
         await page.evaluate(WATCH, [".writing", "textContent"])
         await say(page, "And you?")
-        await expect(page.locator("article")).to_have_count(2, timeout=PATIENCE_MS)
+        await expect(page.locator("article")).to_have_count(2)
         await assert_answered(page, gateway, 2)
         pieces = await page.evaluate("window.seen")
         assert len(pieces) >= 3
@@ -140,7 +140,7 @@ async def test_a_chat_says_what_is_wrong(gateway: Gateway, chat: str, browser: B
         await page.route("**/api/messages", lambda route: route.fulfill(status=502, body="{}"))
         await say(page, "And now?")
         await assert_text(page, "main > .problem", "The backend says 502.")
-        await expect(page.get_by_label("Message")).to_have_value("And now?", timeout=PATIENCE_MS)
+        await expect(page.get_by_label("Message")).to_have_value("And now?")
 
 
 async def test_an_import_goes_to_its_end_and_tells_what_was_rejected(
@@ -159,12 +159,8 @@ async def test_an_import_goes_to_its_end_and_tells_what_was_rejected(
         await assert_text(page, ".summary", "117 rows were imported, 3 rejected.")
         await assert_text(page, "output", "100 %")
         failed = page.locator("li[data-status=FAILED] .rows")
-        await expect(failed).to_have_text(
-            [re.compile("^31 "), re.compile("^91 ")], timeout=PATIENCE_MS
-        )
-        await expect(page.locator("li[data-status=COMPLETED]")).to_have_count(
-            10, timeout=PATIENCE_MS
-        )
+        await expect(failed).to_have_text([re.compile("^31 "), re.compile("^91 ")])
+        await expect(page.locator("li[data-status=COMPLETED]")).to_have_count(10)
         await assert_text(page, ".rejected", "Row 38: “a lot” is no amount.")
         parent = await newest(gateway, "import-csv")
         assert parent["metadata"] == {"rows": 120, "imported": 117, "rejected": 3}
@@ -177,14 +173,12 @@ async def test_an_import_is_canceled_with_its_chunks(
     async with opened(browser, csv) as page:
         people = ["Ada,ada@example.com,1"] * 1000
         await page.get_by_label("Choose a file").set_input_files(file_of(people))
-        await expect(page.locator("li[data-status=EXECUTING]")).not_to_have_count(
-            0, timeout=PATIENCE_MS
-        )
+        await expect(page.locator("li[data-status=EXECUTING]")).not_to_have_count(0)
         await page.reload()  # it goes on where it was
         await page.get_by_role("button", name="Cancel").click()
         await assert_text(page, ".summary", "Canceled")
         over = page.locator("li:is([data-status=CANCELED], [data-status=COMPLETED])")
-        await expect(over).to_have_count(100, timeout=PATIENCE_MS)
+        await expect(over).to_have_count(100)
         parent = await newest(gateway, "import-csv")
         assert parent["status"] == "CANCELED"
         children = {child["status"] for child in parent["relatedRuns"]["children"]}
@@ -202,7 +196,7 @@ async def test_an_import_takes_files(csv: str, browser: Browser) -> None:
         people = ['"Knuth, ""Don""",don@example.com,2.56', "", "Ada,ada@example.com,1", ""]
         await chooser.set_input_files(file_of(people))
         await assert_text(page, ".summary", "All 2 rows were imported.")
-        await expect(page.locator("h2")).to_have_text("people.csv", timeout=PATIENCE_MS)
+        await expect(page.locator("h2")).to_have_text("people.csv")
 
 
 def file_of(rows: Sequence[str]) -> FilePayload:

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, expect
+from playwright.async_api import Browser, Page, ViewportSize
 
 from tests.e2e.gateway_process import Gateway
-from tests.e2e.live_page import PATIENCE_MS, PHONE, WIDE, assert_live, assert_text, opened, row
+from tests.e2e.live_page import PHONE, WIDE, assert_live, assert_text, opened, row
+from tests.support.browser import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -131,11 +132,11 @@ async def test_a_timeline_tells_what_time_was_spent_with(
     run = await gateway.trigger(tags=["time"])
     async with opened(browser, f"{gateway.url}/#run={run}&token={gateway.key}") as page:
         names = page.locator("#timeline-spans .name")
-        await expect(names).to_have_text(["Queued"], timeout=PATIENCE_MS)
+        await expect(names).to_have_text(["Queued"])
         await gateway.change(run, status="EXECUTING")
-        await expect(names).to_have_text(["Queued", "Executing"], timeout=PATIENCE_MS)
+        await expect(names).to_have_text(["Queued", "Executing"])
         await gateway.change(run, status="COMPLETED")
-        await expect(names).to_have_text(["Queued", "Executed"], timeout=PATIENCE_MS)
+        await expect(names).to_have_text(["Queued", "Executed"])
         moments = page.locator("#timeline-moments dt")
         await expect(moments).to_have_text(["Created", "Queued", "Started", "Finished"])
 

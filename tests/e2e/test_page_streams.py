@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import asyncpg
 import httpx
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page
 
 from tests.e2e.gateway_process import Gateway
-from tests.e2e.live_page import PATIENCE_MS, PHONE, assert_live, assert_text, opened
+from tests.e2e.live_page import PHONE, assert_live, assert_text, opened
+from tests.support.browser import expect
 
 pytestmark = [
     pytest.mark.browser,
@@ -41,9 +42,7 @@ def stream(page: Page, key: str = "llm") -> Locator:
 
 async def assert_says(page: Page, text: str, key: str = "llm") -> None:
     """The text of a stream, to the letter."""
-    await expect(stream(page, key).locator(".stream-text")).to_have_js_property(
-        "textContent", text, timeout=PATIENCE_MS
-    )
+    await expect(stream(page, key).locator(".stream-text")).to_have_js_property("textContent", text)
 
 
 @asynccontextmanager
@@ -69,7 +68,7 @@ async def test_a_stream_is_read_as_text_while_it_grows(gateway: Gateway, browser
         await gateway.change(run, status="EXECUTING")
         await gateway.change(run, status="COMPLETED")
         state = stream(page).locator(".stream-state")
-        await expect(state).to_have_text("Ended: finished", timeout=PATIENCE_MS)
+        await expect(state).to_have_text("Ended: finished")
         feed = page.locator('[data-feed="stream llm"]')
         await expect(feed.locator(".feed-state")).to_have_text("Ended: finished")
         await expect(page.locator("#raw")).to_contain_text("the end")

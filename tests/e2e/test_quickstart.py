@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser
 
 from runcast import AsyncClient
 from runcast.client.errors import PermissionDenied
 from tests.e2e.gateway_process import Gateway
 from tests.e2e.live_page import opened
 from tests.e2e.server_process import serving
+from tests.support.browser import expect
 from tests.support.document import Block, blocks, section
 from tests.support.npm import install_packages
 
@@ -28,7 +29,6 @@ QUICKSTART = ROOT / "docs" / "quickstart.md"
 OTHERS = ROOT / "docs" / "quickstart"
 STORY = "Once upon a time a run told a story, word by word, to whoever listened."
 SERVERS = ("uvicorn ", "runserver ", "flask ", "node backend", "npx vite")
-PATIENCE_MS = 30_000
 
 
 class Reader:
@@ -152,12 +152,12 @@ async def test_the_quickstart_and_its_variants(
             page = await browser.new_page()
             await page.goto(url)
             await page.get_by_role("button").click()
-            await expect(page.locator("p")).to_contain_text("upon", timeout=PATIENCE_MS)
+            await expect(page.locator("p")).to_contain_text("upon")
             await assert_worker(browser)
             await gateway.kill()
             await gateway.start()
-            await expect(page.locator("p")).to_have_text(STORY, timeout=PATIENCE_MS)
-            await expect(page.locator("output")).to_have_text("COMPLETED", timeout=PATIENCE_MS)
+            await expect(page.locator("p")).to_have_text(STORY)
+            await expect(page.locator("output")).to_have_text("COMPLETED")
             await page.close()
 
     environ = f"export RUNCAST_URL={gateway.url} RUNCAST_SECRET_KEY={gateway.key}\n"
@@ -165,8 +165,8 @@ async def test_the_quickstart_and_its_variants(
     plain = plain.replace(".venv/bin/uvicorn", f"{environ}.venv/bin/uvicorn")  # still set
     async with reader.following(plain) as url, opened(browser, url) as page:
         await page.get_by_role("button").click()
-        await expect(page.locator("p")).to_have_text(STORY, timeout=PATIENCE_MS)
-        await expect(page.locator("output")).to_have_text("COMPLETED", timeout=PATIENCE_MS)
+        await expect(page.locator("p")).to_have_text(STORY)
+        await expect(page.locator("output")).to_have_text("COMPLETED")
 
     for variant in ("django", "flask", "node"):
         text = (OTHERS / f"{variant}.md").read_text(encoding="utf-8")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser
 
 from tests.e2e.gateway_process import Gateway
+from tests.support.browser import expect
 from tests.support.document import blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -150,7 +151,7 @@ async def test_a_page_reads_what_the_python_of_the_readme_streams(
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(f"{files_of_tmp_path}/page.html#{url}")
-    await expect(page.locator("#text")).to_have_text("Once upon a time", timeout=20_000)
+    await expect(page.locator("#text")).to_have_text("Once upon a time")
     assert await process.stdout.read() == b"Once upon a time"
     assert await process.wait() == 0
     await context.close()
@@ -176,10 +177,10 @@ async def test_the_page_of_the_readme_follows_a_run(
     page = await context.new_page()
     await page.goto(f"{files_of_tmp_path}/page.html#run={run}&token={token}")
     status = page.locator("#status")
-    await expect(status).to_have_text("QUEUED", timeout=20_000)
+    await expect(status).to_have_text("QUEUED")
     await gateway.change(run, status="EXECUTING")
     await gateway.set_metadata(run, progress=0.5)
-    await expect(page.locator("#bar")).to_have_js_property("value", 0.5, timeout=20_000)
+    await expect(page.locator("#bar")).to_have_js_property("value", 0.5)
     await gateway.change(run, status="COMPLETED")
-    await expect(status).to_have_text("COMPLETED", timeout=20_000)
+    await expect(status).to_have_text("COMPLETED")
     await context.close()

@@ -14,9 +14,10 @@ from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright
 
 from runcast.auth.token import mint_token
+from tests.support.browser import PATIENCE_MS, expect
 from tests.support.gateway_app import GatewayApp
 from tests.support.restartable_gateway import RestartableGateway, restartable_gateway
 from tests.support.stream_writer import write
@@ -30,7 +31,6 @@ pytestmark = [
 ]
 
 HERE = Path(__file__).parent
-PATIENCE_MS = 20_000
 # Short, so that the page sees several polls.
 HOLD_SECONDS = 2.0
 # Nobody asks one address so often with good reason, however slow the machine.
@@ -98,7 +98,7 @@ class Shown:
 
     async def assert_shows(self, **texts: str) -> None:
         for place, text in texts.items():
-            await expect(self.page.locator(f"#{place}")).to_have_text(text, timeout=PATIENCE_MS)
+            await expect(self.page.locator(f"#{place}")).to_have_text(text)
 
 
 @asynccontextmanager
