@@ -60,7 +60,7 @@ def _once(stamp: str, state: str, command: list[str]) -> None:
 
 def run_in_package(command: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, cwd=PACKAGE, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=PACKAGE, capture_output=True, text=True, timeout=560, check=False
     )
 
 

@@ -14,7 +14,7 @@ from tests.support.browser import expect
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.site import Site, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
 
 _PAGE = """\
 <!doctype html>

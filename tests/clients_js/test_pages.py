@@ -12,7 +12,7 @@ from tests.clients_js.conftest import PACKAGE
 from tests.support.restartable_gateway import RestartableGateway
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _READ = """
 async ([baseURL, token, run]) => {

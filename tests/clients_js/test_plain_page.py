@@ -12,7 +12,7 @@ from tests.e2e.server_process import serving
 from tests.support.browser import expect
 from tests.support.restartable_gateway import RestartableGateway
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLE = PACKAGE.parents[1] / "examples" / "plain_page"
 

@@ -14,7 +14,7 @@ from tests.support.needs import missing
 from tests.support.npm import install_packages
 from tests.support.restartable_gateway import RestartableGateway
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 HERE = Path(__file__).with_name("runtimes")
 MODULES = HERE / "node_modules"

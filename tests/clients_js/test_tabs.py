@@ -10,7 +10,7 @@ from tests.support.gateway_app import until
 from tests.support.restartable_gateway import RestartableGateway
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _FOLLOW = """
 async ([baseURL, token, runs, options]) => {

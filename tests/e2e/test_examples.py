@@ -15,7 +15,7 @@ from tests.e2e.gateway_process import Gateway
 from tests.e2e.server_process import serving
 from tests.support.browser import PATIENCE_MS, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 FOLDER = Path(__file__).parents[2] / "examples" / "fastapi_llm"
 

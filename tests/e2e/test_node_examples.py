@@ -17,7 +17,7 @@ from tests.e2e.node_example import copy_of
 from tests.e2e.server_process import serving
 from tests.support.browser import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 INSTALLED = "vite_llm_chat"
 

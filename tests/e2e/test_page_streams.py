@@ -18,7 +18,7 @@ from tests.support.browser import expect
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.usefixtures("built_page"),
 ]
 

@@ -22,7 +22,7 @@ from tests.support.browser import expect
 from tests.support.document import Block, blocks, section
 from tests.support.npm import install_packages
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "docs" / "quickstart.md"

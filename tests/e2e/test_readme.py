@@ -19,7 +19,7 @@ from tests.e2e.gateway_process import Gateway
 from tests.support.browser import expect
 from tests.support.document import blocks
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

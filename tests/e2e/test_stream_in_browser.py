@@ -11,7 +11,7 @@ from tests.support.gateway_app import until
 from tests.support.relay import Relay, relaying
 from tests.support.stream_writer import writing
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
 
 COUNT = 600
 
