@@ -37,17 +37,27 @@ async def backend(
         yield url
 
 
+# The model says what it was asked, word by word: its answer takes minutes, unless it is stopped.
+LONG = " ".join(["What", *["and what"] * 1500])
+
+
 async def say(page: Page, text: str) -> None:
     await page.get_by_label("Message").fill(text)
     await page.get_by_role("button", name="Send").click()
 
 
-async def assert_writing(page: Page, text: str) -> str:
-    """The last answer has begun and is not over; gives what there is of it."""
+async def assert_begun(page: Page, text: str) -> str:
+    """So much of the last answer is there; gives what there is of it."""
     answer = page.locator(".assistant").last
     await expect(answer).to_contain_text(text)
-    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
     return str(await answer.text_content())
+
+
+async def assert_writing(page: Page, text: str = "You said “What and what") -> str:
+    """So much of a `LONG` answer is there, and it is not over; gives what there is of it."""
+    before = await assert_begun(page, text)
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    return before
 
 
 async def assert_over(page: Page) -> str:
@@ -66,9 +76,9 @@ async def test_an_answer_survives_a_reload_and_is_the_same_in_every_window(
 ) -> None:
     async with opened(browser, backend) as page:
         await say(page, "Who are you?")
-        before = await assert_writing(page, "I am a fake model.")
+        before = await assert_begun(page, "I am a fake model.")
         await page.reload()
-        assert (await assert_writing(page, before)).startswith(before)
+        assert (await assert_begun(page, before)).startswith(before)
         other = await page.context.new_page()
         await other.goto(page.url)
         for each in (page, other):
@@ -77,22 +87,24 @@ async def test_an_answer_survives_a_reload_and_is_the_same_in_every_window(
         await expect(page.locator(".user, .assistant")).to_have_count(2)
         assert (await newest(gateway))["status"] == "COMPLETED"
 
-        await say(page, "And you?")
-        await assert_writing(page, "You said “And you?”")
+        await say(page, LONG)
+        before = await assert_writing(page)
         await page.reload()
-        await assert_writing(page, "You said “And you?”")
+        assert (await assert_writing(page, before)).startswith(before)
         await expect(page.locator(".user, .assistant")).to_have_count(4)
+        await page.get_by_role("button", name="Stop").click()
+        await assert_over(page)
 
 
 async def test_an_answer_is_stopped_in_every_window(
     gateway: Gateway, backend: str, browser: Browser
 ) -> None:
     async with opened(browser, backend) as page:
-        await say(page, "Who are you?")
-        await assert_writing(page, "You said")
+        await say(page, LONG)
+        await assert_writing(page)
         other = await page.context.new_page()
         await other.goto(page.url)
-        await assert_writing(other, "You said")
+        await assert_writing(other)
         await page.get_by_role("button", name="Stop").click()
         answer = await assert_over(page)
         assert not answer.endswith("and I do.")
