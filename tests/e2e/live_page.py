@@ -41,6 +41,12 @@ async def opened(
     assert [text for text in complaints if not NETWORK_NOISE.search(text)] == []
 
 
+async def paste(page: Page, token: str) -> None:
+    """Give a page that has loaded a token, of whose time the loading takes nothing."""
+    await page.fill("#token-field", token)
+    await page.press("#token-field", "Enter")
+
+
 async def assert_text(page: Page, selector: str, text: str | re.Pattern[str]) -> None:
     await expect(page.locator(selector)).to_have_text(text)
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import Browser, Page, ViewportSize
 
 from tests.e2e.gateway_process import Gateway
-from tests.e2e.live_page import PHONE, WIDE, assert_live, assert_text, opened, row
+from tests.e2e.live_page import PHONE, WIDE, assert_live, assert_text, opened, paste, row
 from tests.support.browser import expect
 
 pytestmark = [
@@ -72,8 +72,7 @@ async def test_a_pasted_token_is_as_good_as_a_link(gateway: Gateway, browser: Br
     run = await gateway.trigger(tags=["pasted"])
     async with opened(browser, gateway.url) as page:
         await assert_text(page, "#state", "No token")
-        await page.fill("#token-field", await gateway.token("read:tags:pasted"))
-        await page.press("#token-field", "Enter")
+        await paste(page, await gateway.token("read:tags:pasted"))
         await assert_live(page)
         await expect(page.locator("#rows li")).to_have_count(1)
         await expect(page.locator(row(run))).to_be_visible()
@@ -190,15 +189,14 @@ async def test_an_expired_token_is_said_and_a_fresh_one_goes_on(
     gateway: Gateway, browser: Browser
 ) -> None:
     run = await gateway.trigger(tags=["short"])
-    token = await gateway.token("read:tags:short", lasts="3s")
-    async with opened(browser, f"{gateway.url}/#tags=short&run={run}&token={token}") as page:
+    async with opened(browser, f"{gateway.url}/#tags=short&run={run}") as page:
+        await paste(page, await gateway.token("read:tags:short", lasts="4s"))
         await assert_text(page, "#detail-status", "Queued")
         await assert_text(page, "#state", "Token expired")
         await expect(page.locator("#token-title")).to_contain_text("has expired")
         await gateway.change(run, status="EXECUTING")
         await assert_text(page, "#detail-status", "Queued")  # what was seen stays
-        await page.fill("#token-field", await gateway.token("read:tags:short"))
-        await page.press("#token-field", "Enter")
+        await paste(page, await gateway.token("read:tags:short"))
         await assert_live(page)
         await assert_text(page, "#detail-status", "Executing")
 
