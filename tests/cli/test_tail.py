@@ -18,7 +18,9 @@ class Backend:
 
     def __init__(self, gateway: Ready) -> None:
         headers = {"authorization": f"Bearer {gateway.key}"}
-        self._http = httpx.Client(base_url=gateway.url, headers=headers, trust_env=False)
+        self._http = httpx.Client(
+            base_url=gateway.url, headers=headers, trust_env=False, timeout=30
+        )
 
     def trigger(self, task: str = "work", **options: object) -> str:
         answer = self._ask("POST", f"/api/v1/tasks/{task}/trigger", {"options": options})

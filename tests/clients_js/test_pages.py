@@ -45,7 +45,7 @@ async def test_memory_stays_flat_over_a_hundred_thousand_chunks(
     early = 0.0
     lines = f'"{"x" * 200}"\n' * _PER_REQUEST
     path = f"{gateway.url}/realtime/v1/streams/{run}/self/llm"
-    async with httpx.AsyncClient(headers=gateway.app.bearer) as writer:
+    async with httpx.AsyncClient(headers=gateway.app.bearer, timeout=30) as writer:
         for sent in range(_PER_REQUEST, _CHUNKS + 1, _PER_REQUEST):
             (await writer.post(path, content=lines)).raise_for_status()
             await page.wait_for_function("(sent) => window.read === sent", arg=sent)

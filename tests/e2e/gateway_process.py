@@ -62,7 +62,7 @@ class Gateway:
     async def ask(self, method: str, path: str, body: object = None) -> Any:
         """Call the REST interface with the secret key and return the JSON answer."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        async with httpx.AsyncClient(base_url=self.url, headers=headers) as client:
+        async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30) as client:
             answer = await client.request(method, path, json=body)
         assert answer.is_success, answer.text
         return answer.json()
