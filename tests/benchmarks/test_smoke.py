@@ -35,7 +35,7 @@ GROUPS = {
 }
 
 pytestmark = [
-    pytest.mark.timeout(150),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read Linux' /proc"),
 ]
 

@@ -19,7 +19,7 @@ from tests.support.machine import find_redis
 from tests.support.needs import missing
 from tests.support.postgres import temporary_folder
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ class CommandLine:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
         )
 
     @contextmanager

@@ -90,7 +90,6 @@ async def test_an_answer_is_streamed_beside_its_log(demo: None, gateway: Ready) 
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60)
 async def test_an_answer_goes_on_where_it_was_when_the_gateway_is_killed(
     command_line: CommandLine, database_url: str
 ) -> None:

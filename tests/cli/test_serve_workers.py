@@ -40,8 +40,6 @@ _START_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
 TRANSPORTS: tuple[Transport, ...] = ("header", "query", "socket")
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @dataclass
 class Served:

@@ -11,7 +11,6 @@ from tests.support.stream_writer import write
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(90)
 async def test_the_replica_takes_over_from_a_killed_primary(
     database_url: str, watched_redis: WatchedRedis
 ) -> None:

@@ -122,7 +122,6 @@ async def read_all_behind(app: GatewayApp, run_id: str, offset: int) -> list[str
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(120)
 async def test_redis_killed_in_the_middle_loses_nothing_and_readers_go_on(
     app: GatewayApp, database_url: str, restartable_redis: RestartableRedis
 ) -> None:
@@ -146,7 +145,6 @@ async def test_redis_killed_in_the_middle_loses_nothing_and_readers_go_on(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60)
 async def test_without_redis_appends_fail_clearly_and_runs_are_followed(
     app: GatewayApp, restartable_redis: RestartableRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,7 +183,6 @@ async def test_without_redis_appends_fail_clearly_and_runs_are_followed(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60)
 async def test_a_redis_that_stops_and_goes_on_doubles_nothing(
     app: GatewayApp, restartable_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +234,6 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_read(
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("how", ["FLUSHALL", "restarted empty"])
-@pytest.mark.timeout(60)
 async def test_when_everything_is_lost_readers_and_writers_are_told(
     app: GatewayApp, database_url: str, restartable_redis: RestartableRedis, how: str
 ) -> None:
@@ -303,7 +299,6 @@ async def test_readers_hear_of_a_loss_also_when_nobody_writes(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60)
 async def test_the_end_of_a_stream_that_was_not_on_disk_is_missed(
     app: GatewayApp, restartable_redis: RestartableRedis
 ) -> None:

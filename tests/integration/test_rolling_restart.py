@@ -204,7 +204,7 @@ def check_history(follower: LightFollower, transactions: dict[tuple[str, int], i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + FOLLOWERS // 5)
+@pytest.mark.timeout(180 + FOLLOWERS // 5)
 async def test_a_rolling_restart_loses_nothing_and_reads_little(database_url: str) -> None:
     async with AsyncExitStack() as stack:
         gateways = [

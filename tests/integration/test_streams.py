@@ -95,7 +95,6 @@ async def post(app: GatewayApp, path: str, **options: Any) -> httpx.Response:
 
 class TestManyReaders:
     @pytest.mark.slow
-    @pytest.mark.timeout(150)
     async def test_10000_chunks_are_byte_equal_for_20_readers_that_disconnect_at_random(
         self, database_url: str, chunk_store: dict[str, Any]
     ) -> None:
@@ -826,7 +825,6 @@ class TestSlowReaders:
 
 @pytest.mark.chaos
 class TestKilled:
-    @pytest.mark.timeout(90)
     async def test_a_gateway_killed_in_the_middle_loses_nothing_that_was_acknowledged(
         self, one_app: GatewayApp, database_url: str, tmp_path: Path
     ) -> None:
@@ -895,7 +893,6 @@ class TestKilled:
             await reader.over()
             assert (reader.texts, reader.ended) == (lines, "finished")
 
-    @pytest.mark.timeout(90)
     async def test_the_writers_of_a_killed_gateway_hold_a_stream_open_for_their_lease_alone(
         self, database_url: str, tmp_path: Path
     ) -> None:
@@ -921,7 +918,6 @@ class TestKilled:
                 await reader.over()
                 assert (reader.texts, reader.ended) == (["1", "2"], "finished")
 
-    @pytest.mark.timeout(90)
     async def test_postgres_killed_in_the_middle_of_writing_and_reading(
         self, restartable_postgres: RestartablePostgres
     ) -> None:

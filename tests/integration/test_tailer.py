@@ -26,8 +26,6 @@ from tests.support.relayed import Relayed, leader_and_follower
 # Only a bell can wake a tailer of this pace: what it misses never arrives, and the test fails.
 BELL_ALONE = Pace(recheck=3600, armed=7200)
 
-pytestmark = pytest.mark.timeout(40)  # some do thousands of things, on a machine that may be busy
-
 SEED = int(os.environ.get("RUNCAST_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
 
 
@@ -710,7 +708,6 @@ async def writing(url: str, count: int = 3) -> AsyncIterator[list[Writer]]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(60)
 class TestLostConnections:
     async def test_terminated_again_and_again_under_load(
         self, database_url: str, sql: asyncpg.Connection

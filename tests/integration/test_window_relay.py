@@ -13,7 +13,6 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 from redis.asyncio import Redis
 
 from runcast.core.position import Position
@@ -285,7 +284,6 @@ async def under_load(
         await follower.drop()
 
 
-@pytest.mark.timeout(120)
 async def test_redis_fails_in_every_way(
     database_url: str, restartable_redis: RestartableRedis
 ) -> None:
@@ -344,7 +342,6 @@ async def test_redis_fails_in_every_way(
         assert sum(machine.taken for machine in machines) > 0
 
 
-@pytest.mark.timeout(120)
 async def test_leaders_are_stopped_and_killed(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:

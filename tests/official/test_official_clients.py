@@ -20,7 +20,7 @@ from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.postgres import RestartablePostgres
 from tests.support.s3 import S3Server
 
-pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(90, func_only=True)]
+pytestmark = [pytest.mark.official, pytest.mark.slow, pytest.mark.timeout(180, func_only=True)]
 
 HERE = Path(__file__).parent
 _CHECK = re.compile(r'^check(?:\.(v[34]))?\(\s*"([^"]+)"', re.MULTILINE)

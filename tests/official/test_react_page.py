@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.official,
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.timeout(120, func_only=True),
+    pytest.mark.timeout(180, func_only=True),
     pytest.mark.parametrize("generation", ["v3", "v4"]),
 ]
 

@@ -18,7 +18,7 @@ def build(target: str, source: Path, into: Path, path: str | None = None) -> Pat
         env=os.environ | {"PATH": path if path is not None else os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     [archive] = into.iterdir()

@@ -14,7 +14,7 @@ from runcast.web.operation import Operation
 from runcast.web.routes import OPERATIONS
 from tests.support.gateway import API_VERSION, RunningGateway, Tenant, bearing
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 _EXAMPLES = 25
 # These succeed only with values that stand for something, which no schema can say.
