@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,8 @@ if step == "fail":
 parent = socket.socket(fileno=int(flags["--control"]))
 if step == "sleep":
     time.sleep(60)
+if step == "wait":
+    (folder / "go").read_text()
 parent.send(b".")
 if step == "die":
     sys.exit(0)
@@ -185,14 +188,23 @@ async def test_a_restart_stops_at_a_successor_that_is_not_ready(
         await replaced(workers, before)
 
 
-async def test_one_that_dies_while_its_successor_starts_has_only_that_one(tmp_path: Path) -> None:
+async def test_one_that_dies_while_its_successor_starts_has_only_that_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     async with family(tmp_path, count=1) as workers:
         await workers.ready.wait()
         (old,) = workers.processes
+        os.mkfifo(tmp_path / "go")
+        workers.plan("wait")
         workers.workers.restart()
-        await until(lambda: len(workers.processes) == 2)
-        psutil.Process(old).kill()
-        await replaced(workers, {old})
+        # A pipe can be opened for writing once the successor reads from it.
+        with await asyncio.to_thread((tmp_path / "go").open, "w"):
+            psutil.Process(old).kill()
+            await replaced(workers, {old})
+            successor = workers.processes
+        await until(lambda: caplog.text.count("is ready") == 2, lambda: caplog.text)
+        assert workers.processes == successor
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
