@@ -62,7 +62,8 @@ def test_a_signal_ends_it_with_status_0(
 def test_a_signal_before_it_is_ready_ends_it_cleanly_too(
     command_line: CommandLine, data_dir: Path
 ) -> None:
-    with command_line.started("dev", "--json", "--data-dir", str(data_dir)) as process:
+    words = ("--port", "0", "--json", "--data-dir", str(data_dir))
+    with command_line.started("dev", *words) as process:
         wait_until(lambda: "keeps its data" in command_line.log)
         assert end(process) == 0
     assert "Traceback" not in command_line.log
