@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from runcast.hub.stream_reader import StreamReader
+from runcast.web.listener import listen
 from tests.support.event_feed import following
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.gateway_process import gateway_process
@@ -779,7 +780,11 @@ class TestSlowReaders:
         self, transport: str, database_url: str
     ) -> None:
         lines = [f"{n}" + "x" * 100_000 for n in range(60)]
-        async with running_app(database_url, transport=transport, stall_timeout_seconds=1) as app:
+        # The kernel's own time limit is put out of the way: here it is ours that counts.
+        listener = listen("127.0.0.1", 0, stall_timeout_seconds=600)
+        async with running_app(
+            database_url, listener=listener, transport=transport, stall_timeout_seconds=1
+        ) as app:
             run_id = await app.insert()
             async with wired(app.port, receive_buffer=4096) as wire:
                 await wire.get(f"/realtime/v1/streams/{run_id}/llm", app.bearer)
@@ -798,7 +803,8 @@ class TestSlowReaders:
                         kept = sum(len(chunk.text) for chunk in reader.tail._recent)
                         assert kept <= app.gateway.settings.limits.stream_tail_bytes
                     assert (await writer.finish()).status == 200
-                await until(lambda: app.gateway.hub.counts.closed["slow_consumer"] == 1)
+                closed = app.gateway.hub.counts.closed
+                await until(lambda: closed["slow_consumer"] == 1, lambda: closed)
             assert other.texts == lines
             await other.drop()
 
