@@ -607,12 +607,13 @@ class TestBell:
         held = await connect()
         async with following(database_url, pace=Pace(recheck=0.3, armed=60)) as feed:
             await feed.asleep()
-            await sql.execute("SELECT setval('bell', 0)")
-            transaction = held.transaction()
-            await transaction.start()
-            await insert(held, "held")  # the bell lapsed: this does not ring
+            # All at once: a sleeper that looks in between sets the bell again.
+            await held.execute(
+                "BEGIN; SELECT setval('bell', 0);"
+                " INSERT INTO runs (id, environment_id, task) VALUES ('held', 'env_a', 'task')"
+            )
             await feed.sink.until(lambda: feed.tailer.state is State.WATCHING)
-            await transaction.commit()
+            await held.execute("COMMIT")
             await feed.sink.has("held")
             assert feed.tailer.misses == 0
 
