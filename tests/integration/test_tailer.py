@@ -731,8 +731,8 @@ class TestLostConnections:
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                     " WHERE application_name = 'runcast tailer' AND datname = current_database()"
                 )
-                assert ended == 1
-                await feed.sink.until(lambda number=number: feed.tailer.counts.reconnects == number)  # type: ignore[misc]
+                assert ended >= 1  # one that was ended before may still be going
+                await feed.sink.until(lambda number=number: feed.tailer.counts.reconnects >= number)  # type: ignore[misc]
             await writers[0].wrote(20)
             committed = {run_id for writer in writers for run_id in writer.committed}
             await feed.sink.has(*committed)
