@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from runcast.core.relaying import Relaying, RelayPace, Role
+from runcast.core.tailing import State
 from runcast.postgres.relayed_tailer import RelayedTailer
 from runcast.redis.server import RedisServer
 from runcast.redis.window_relay import RedisWindowRelay
 from tests.support.gateway_app import until
 from tests.support.recording_sink import Following, following
 
-# Nobody doubts a leader that is slow because the machine is busy.
-PATIENT = RelayPace(beat=0.02, silence=10.0)
+# Nobody doubts a leader that is slow because the machine is busy, nor reads beside it.
+PATIENT = RelayPace(beat=0.02, silence=10.0, look=3600.0)
 
 
 @dataclass
@@ -69,10 +70,11 @@ async def relayed(
 async def leader_and_follower(
     database_url: str, redis_url: str, pace: RelayPace = PATIENT
 ) -> AsyncIterator[tuple[Relayed, Relayed]]:
-    """Two tailers that have found their roles; nobody wants the rows of the first."""
+    """Two tailers of which the second reads nothing any more; nobody wants the first one's rows."""
     name = f"test:{secrets.token_hex(6)}"
     async with relayed(database_url, redis_url, name, pace, wanted=set()) as leader:
         await leader.is_now(Role.LEADING)
         async with relayed(database_url, redis_url, name, pace) as follower:
             await follower.is_now(Role.FOLLOWING)
+            await until(lambda: follower.tailer.state is State.RELIEVED)
             yield leader, follower
