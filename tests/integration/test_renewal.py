@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.event_feed import EventFeed, following
+from tests.support.eventually import eventually
 from tests.support.gateway_app import GatewayApp, running_app, until
 from tests.support.stream_writer import writing
 from tests.support.wire import wired
@@ -156,12 +157,16 @@ async def test_news_comes_through_when_connections_for_it_break(
     await owner.insert()
     async with following(owner.url, RUNS, owner.bearing("read:runs", "read:tags")) as feed:
         await feed.expect("run", "up-to-date")
-        for _ in range(3):
-            killed = await owner.sql.fetchval(
+
+        async def killed() -> bool:
+            ended = await owner.sql.fetchval(
                 """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
                 WHERE application_name = 'runcast revocations' AND datname = current_database()"""
             )
-            assert killed
+            return bool(ended)
+
+        for _ in range(3):
+            await eventually(killed)
             token = owner.token("read:runs", "read:tags")
             assert (await renew(way, feed, token)).status_code == 200
 
