@@ -151,10 +151,15 @@ async def test_what_is_open_with_a_key_ends_with_it(gateways: list[GatewayApp]) 
         await until(lambda: bool(second.gateway.hub._end_calls))
         by_key = await stack.enter_async_context(Held(first, first.key, run_id))
         by_token = await stack.enter_async_context(Held(second, signed, run_id))
-        await first.keys.rotate_key(first.environment_id, grace_seconds=1.5)
+        await first.keys.rotate_key(first.environment_id, grace_seconds=3600)
         await writer.send_lines(["2"])
         for held in (by_key, by_token):
             await held.reads("2")  # for now they go on
+        await first.sql.execute(
+            """UPDATE environment_keys SET expires_at = now() + interval '0.5 s'
+            WHERE expires_at IS NOT NULL"""
+        )
+        for held in (by_key, by_token):
             await held.ended()
         answer = await writer.answer()
         assert (answer.status, answer.code) == (401, "token_revoked")
