@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { createChatTransport } from "../../clients/js/dist/ai/index.js";
 import { createClient } from "../../clients/js/dist/index.js";
 
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 45_000;
 
 export class Stage {
   assert = assert;

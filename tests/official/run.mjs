@@ -11,7 +11,7 @@ import { found } from "./lib/check.mjs";
 import { loadClients } from "./lib/clients.mjs";
 import { Stage } from "./lib/stage.mjs";
 
-const PATIENCE_MS = 40_000;
+const PATIENCE_MS = 120_000;
 
 const [generation, name] = process.argv.slice(2);
 

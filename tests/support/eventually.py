@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from runcast.errors import BackendError
 
 # Longer than anything here should take on a busy machine; only failures wait for it.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 45.0
 _LOOK_SECONDS = 0.02
 
 

@@ -23,7 +23,7 @@ from runcast.settings import Settings
 from runcast.web.server import Server
 
 # Longer than anything here should take on a busy machine; only failures wait for it.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 45.0
 _LOOK_SECONDS = 0.01
 
 

@@ -31,7 +31,7 @@ _THROW_AWAY = {
     "max_connections": "300",
 }
 _ROOM_BYTES = 4 * 2**30  # for the servers of all workers of xdist
-_WAIT_SECONDS = 15.0
+_WAIT_SECONDS = 45.0
 _LOOK_SECONDS = 0.01
 
 

@@ -12,7 +12,7 @@ from runcast.core.tailing import Pace, State
 from runcast.postgres.tailer import PostgresTailer
 
 # Longer than anything here should take on a busy machine; only failures wait for it.
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 45.0
 
 
 @dataclass

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createInterface } from "node:readline";
 import { VERSION } from "./clients.mjs";
 
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 45_000;
 
 export class Stage {
   #strays;
