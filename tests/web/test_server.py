@@ -259,10 +259,15 @@ class TestDrain:
                 assert b'"ok"' in await each.read_to_end()
             await stopped
 
-    async def test_who_connects_in_the_very_moment_is_still_answered(self, app: GatewayApp) -> None:
+    @pytest.mark.parametrize("is_accepted", [False, True])
+    async def test_who_connects_in_the_very_moment_is_still_answered(
+        self, app: GatewayApp, is_accepted: bool
+    ) -> None:
         with socket.create_connection(("127.0.0.1", app.port)) as late:
-            # The loop accepts the connection between this call and the first step of the drain.
-            asyncio.get_running_loop().call_soon(app.gateway.stop)
+            if is_accepted:  # between this call and the first step of the drain
+                asyncio.get_running_loop().call_soon(app.gateway.stop)
+            else:
+                app.gateway.stop()
             reader, writer = await asyncio.open_connection(sock=late)
             writer.write(request("/healthz", {}))
             assert b'"ok"' in await reader.read()

@@ -220,6 +220,8 @@ class Server(uvicorn.Server):
     async def _stop_listening(self) -> None:
         """Let new connections go to another gateway while the old ones end."""
         loop = asyncio.get_running_loop()
+        for _ in range(2):  # who waits to be accepted is, and not reset with the socket
+            await asyncio.sleep(0)
         for server in self.servers:
             for each in server.sockets:
                 loop.remove_reader(each.fileno())
