@@ -190,7 +190,7 @@ async def test_an_expired_token_is_said_and_a_fresh_one_goes_on(
 ) -> None:
     run = await gateway.trigger(tags=["short"])
     async with opened(browser, f"{gateway.url}/#tags=short&run={run}") as page:
-        await paste(page, await gateway.token("read:tags:short", lasts="4s"))
+        await paste(page, await gateway.token("read:tags:short", lasts="7s"))
         await assert_text(page, "#detail-status", "Queued")
         await assert_text(page, "#state", "Token expired")
         await expect(page.locator("#token-title")).to_contain_text("has expired")

@@ -131,7 +131,7 @@ async def test_a_fresh_token_reads_a_stream_on(gateway: Gateway, browser: Browse
     run = await gateway.trigger(tags=["brief"])
     await say(gateway, run, "one")
     async with opened(browser, f"{gateway.url}/#tags=brief&run={run}") as page:
-        await paste(page, await gateway.token("read:tags:brief", lasts="4s"))
+        await paste(page, await gateway.token("read:tags:brief", lasts="7s"))
         await assert_says(page, "one")
         await assert_text(page, "#state", "Token expired")
         await say(gateway, run, " two")
