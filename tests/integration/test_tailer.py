@@ -5,8 +5,8 @@ import contextlib
 import logging
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Iterator
-from typing import ClassVar
 
 import asyncpg
 import pytest
@@ -372,27 +372,39 @@ class TestDepartures:
 
 
 class TestPlans:
-    async def test_every_read_is_by_an_index_also_without_statistics(
-        self, database_url: str, sql: asyncpg.Connection
+    @pytest.mark.parametrize("analyzed", [False, True])
+    async def test_every_read_is_by_an_index_whatever_the_planner_knows(
+        self, database_url: str, sql: asyncpg.Connection, analyzed: bool
     ) -> None:
         class Explained(PostgresTailer):
-            plans: ClassVar[list[str]] = []
+            plan = ""
 
-            async def _read_window(
-                self, connection: "asyncpg.Connection[asyncpg.Record]"
-            ) -> tuple[int, Position]:
-                assert self._position is not None
-                rows = await connection.fetch(
-                    f"EXPLAIN {self._window_sql}", self._position.xmax, self._position.in_flight
-                )
-                self.plans.append("\n".join(row[0] for row in rows))
-                return await super()._read_window(connection)
+            async def _begin(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+                await connection.execute(f"PREPARE read (xid8, xid8[]) AS {self._window_sql}")
+                rows = await connection.fetch("EXPLAIN EXECUTE read ('3', '{}')")
+                Explained.plan = "\n".join(row[0] for row in rows)
+                await super()._begin(connection)
 
-        async with following(database_url, kind=Explained) as feed:
-            await insert(sql, "run_1")
-            await feed.sink.has("run_1")
-        assert Explained.plans
-        assert not [plan for plan in Explained.plans if "Seq Scan" in plan]
+        await sql.execute(
+            """
+            INSERT INTO runs (id, environment_id, task)
+            SELECT 'run_' || number, 'env_a', 'task' FROM generate_series(1, 2000) AS number
+            """
+        )
+        if analyzed:  # all of it is of one transaction, and so may each one be that is asked for
+            await sql.execute("ANALYZE")
+        async with following(database_url, kind=Explained):
+            pass
+        indexes = re.findall(r"Index (?:Only )?Scan (?:using|on) (\w+)", Explained.plan)
+        assert set(indexes) == {
+            "departures_changed",
+            "run_changes_pkey",
+            "runs_pkey",
+            "streams_changed",
+        }
+        for condition in (">= $1", "= ANY ($2)"):  # parameters: the plan is for any position
+            assert Explained.plan.count(f"Index Cond: (changed_in {condition})") == 3
+        assert "Seq Scan" not in Explained.plan
 
 
 class TestBell:

@@ -234,12 +234,14 @@ class PostgresTailer:
                     name="tailer",
                     answer_seconds=_ANSWER_SECONDS,
                     on_lost=self._wake.set,
-                    plan_cache_mode="force_custom_plan",
                     # Nothing that is written here, bell and incarnation, outlives a crash.
                     synchronous_commit="off",
-                    # Every read here is by an index. Without statistics, as they are while a table
-                    # is new, the planner would take a third of it for new and read all of it.
+                    # Every read is by the one index there is for its condition, also where the
+                    # planner takes a third of a table for new, as it does while it does not know
+                    # the position. So one plan is good for all positions, and is made once.
                     enable_seqscan="off",
+                    max_parallel_workers_per_gather="0",
+                    plan_cache_mode="force_generic_plan",
                 ) as connection:
                     await self._follow(connection)
             except (*LOST, BackendError) as error:
