@@ -7,6 +7,7 @@ import os
 import random
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import ClassVar
 
 import asyncpg
 import pytest
@@ -72,6 +73,11 @@ class Silencing(PostgresTailer):
     async def _disarm(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         await super()._disarm(connection)
         Silencing.count += not await is_armed(connection)
+
+
+def reads_of_runs(feed: Following) -> int:
+    """How often rows of runs were read in a statement of their own."""
+    return feed.tailer.queries["changefeed runs"].buckets[-1][1]
 
 
 def attempt_counts(feed: Following, run_id: str) -> list[int]:
@@ -377,12 +383,13 @@ class TestPlans:
         self, database_url: str, sql: asyncpg.Connection, analyzed: bool
     ) -> None:
         class Explained(PostgresTailer):
-            plan = ""
+            plans: ClassVar[list[str]] = []
 
             async def _begin(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-                await connection.execute(f"PREPARE read (xid8, xid8[]) AS {self._window_sql}")
-                rows = await connection.fetch("EXPLAIN EXECUTE read ('3', '{}')")
-                Explained.plan = "\n".join(row[0] for row in rows)
+                for number, sql in enumerate((self._window_sql, self._window_with_rows_sql)):
+                    await connection.execute(f"PREPARE read_{number} (xid8, xid8[]) AS {sql}")
+                    rows = await connection.fetch(f"EXPLAIN EXECUTE read_{number} ('3', '{{}}')")
+                    self.plans.append("\n".join(row[0] for row in rows))
                 await super()._begin(connection)
 
         await sql.execute(
@@ -395,16 +402,70 @@ class TestPlans:
             await sql.execute("ANALYZE")
         async with following(database_url, kind=Explained):
             pass
-        indexes = re.findall(r"Index (?:Only )?Scan (?:using|on) (\w+)", Explained.plan)
-        assert set(indexes) == {
-            "departures_changed",
-            "run_changes_pkey",
-            "runs_pkey",
-            "streams_changed",
-        }
-        for condition in (">= $1", "= ANY ($2)"):  # parameters: the plan is for any position
-            assert Explained.plan.count(f"Index Cond: (changed_in {condition})") == 3
-        assert "Seq Scan" not in Explained.plan
+        assert len(Explained.plans) == 2
+        for plan in Explained.plans:
+            indexes = re.findall(r"Index (?:Only )?Scan (?:using|on) (\w+)", plan)
+            assert set(indexes) == {
+                "departures_changed",
+                "run_changes_pkey",
+                "runs_pkey",
+                "streams_changed",
+            }
+            for condition in (">= $1", "= ANY ($2)"):  # parameters: the plan is for any position
+                assert plan.count(f"Index Cond: (changed_in {condition})") == 3
+            assert "Seq Scan" not in plan
+
+
+class TestRowsAlong:
+    async def test_a_run_that_is_followed_comes_with_its_key(
+        self, database_url: str, sql: asyncpg.Connection
+    ) -> None:
+        async with following(database_url) as feed:
+            await insert(sql, "run_1", tags=("x",))
+            await feed.sink.has("run_1")
+            read = reads_of_runs(feed)
+            assert read > 0
+            await sql.execute("UPDATE runs SET output = '1', tags = '{}' WHERE id = 'run_1'")
+            await feed.sink.until(lambda: feed.sink.runs["run_1"].output == "1")
+            assert feed.sink.changes[-1].departures[0].facets.tags == ("x",)
+            async with sql.transaction():
+                await sql.execute("DELETE FROM runs WHERE id = 'run_1'")
+                await insert(sql, "run_1", "run_2")
+            await feed.sink.has("run_2")
+            assert feed.sink.runs["run_1"].output is None
+            assert feed.sink.changes_of("run_1")[-1].departures[0].deleted
+            assert reads_of_runs(feed) == read
+            rows = await sql.fetch("SELECT * FROM runs")
+            for row in rows:
+                run = feed.sink.runs[row["id"]]
+                assert {
+                    name: getattr(run, name) for name in ("created_at", "metadata", "tags")
+                } == {
+                    "created_at": row["created_at"],
+                    "metadata": row["metadata"],
+                    "tags": tuple(row["tags"]),
+                }
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE runs SET payload = repeat('x', 10000)",
+            "INSERT INTO runs (id, environment_id, task)"
+            " SELECT 'run_' || n, 'env_a', 'task' FROM generate_series(2, 30) AS n",
+        ],
+        ids=["large", "many"],
+    )
+    async def test_what_would_be_much_is_read_where_it_is_wanted(
+        self, database_url: str, sql: asyncpg.Connection, change: str
+    ) -> None:
+        async with following(database_url, wanted={"run_1", "run_30"}) as feed:
+            await insert(sql, "run_1")
+            await feed.sink.has("run_1")
+            read = reads_of_runs(feed)
+            await sql.execute(change)
+            await feed.sink.passed(await here(sql))
+            assert reads_of_runs(feed) == read + 1
+            assert len(feed.sink.changes) == 2
 
 
 class TestBell:

@@ -1,9 +1,12 @@
 """From rows to values: the columns to select, and what becomes of them."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from runcast.core.run import RUN_COLUMNS, Departure, Run, RunFacets
 from runcast.postgres.database import Row
+
+RowValues: TypeAlias = Row | tuple[Any, ...]
+"""A row, or one that is a value in another one."""
 
 _COUNT = len(RUN_COLUMNS)
 _TAGS = RUN_COLUMNS.index("tags")
@@ -25,7 +28,7 @@ def run_columns(table: str = "runs", *, without: frozenset[str] = frozenset()) -
     )
 
 
-def to_run(row: Row, first: int = 0) -> Run:
+def to_run(row: RowValues, first: int = 0) -> Run:
     """Read a run from a row that has `run_columns` from column ``first`` on."""
     values: list[Any] = list(row[first : first + _COUNT])
     values[_TAGS] = tuple(values[_TAGS])

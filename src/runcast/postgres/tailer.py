@@ -7,12 +7,13 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.histogram import Histogram
 from runcast.core.position import Position
-from runcast.core.run import LARGE_COLUMNS, Departure, Run, RunChange, RunFacets
+from runcast.core.run import LARGE_COLUMNS, Departure, RunChange, RunFacets
 from runcast.core.tailing import Pace, State, Step, Tailing
 from runcast.core.window import Window
 from runcast.errors import BackendError
@@ -21,7 +22,7 @@ from runcast.postgres.adoption import adopt
 from runcast.postgres.connection import connected
 from runcast.postgres.listening import LOST, Row, listening
 from runcast.postgres.query_times import QueryTimes
-from runcast.postgres.rows import run_columns, to_run
+from runcast.postgres.rows import RUN_BYTES, RowValues, run_columns, to_run
 
 if TYPE_CHECKING:
     import asyncpg
@@ -30,48 +31,66 @@ logger = logging.getLogger(__name__)
 
 _KEYS_A_READ = 5_000  # a window of more changes is read piece by piece
 _RUNS_A_READ = 100
+_ROWS_ALONG = 20  # come with the keys, where so few are expected and somebody waits for them
+_BYTES_ALONG = 8192  # of such a row at most
 _NOTHING_LARGE: frozenset[str] = frozenset()
 _ANSWER_SECONDS = 10.0  # a database that takes longer is given up and connected to anew
 _RETRY_SECONDS = (0.05, 3.0)
 
-_FACETS = "run.changed_in, id, environment_id, task, tags, batch_id, created_at"
+_FACETS = "runs.changed_in, id, environment_id, task, tags, batch_id, created_at"
 
 # A stream that moved, in the columns of runs: its run, its key, how far it is, and whether closed.
 _MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, closed_at IS NOT NULL"
+_LEFT = "changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted"
+_NO_ROW = "NULL::record"
+# A large one is read for those alone who wait for it.
+_SMALL_ROW = f"CASE WHEN {RUN_BYTES} <= {_BYTES_ALONG} THEN ROW({run_columns()}) END"
 
-# The runs that some of `run_changes` are about: one look-up each, whatever the planner believes.
-_CHANGED = f"""
-    SELECT {_FACETS}, NULL::bigint AS version, false AS deleted
-    FROM @schema@.run_changes AS change, LATERAL (
-        SELECT * FROM @schema@.runs WHERE runs.id = change.run_id LIMIT 1
-    ) AS run
-"""
 
-# Keys of all runs, departures and streams that became visible since a snapshot: those at or above
-# its xmax, and those of transactions it listed as in flight. Two index scans each; one OR would
-# make the planner read the table.
-_KEYS = f"""
-    {_CHANGED} WHERE change.changed_in >= $1
-    UNION ALL
-    {_CHANGED} WHERE change.changed_in = ANY($2)
-    UNION ALL
-    SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
-    FROM @schema@.departures WHERE changed_in >= $1
-    UNION ALL
-    SELECT changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted
-    FROM @schema@.departures WHERE changed_in = ANY($2)
-    UNION ALL
-    SELECT {_MOVE} FROM @schema@.streams WHERE changed_in >= $1
-    UNION ALL
-    SELECT {_MOVE} FROM @schema@.streams WHERE changed_in = ANY($2)
-"""
+def _new(row: str) -> str:
+    """
+    Read the keys of all runs, departures and streams that became visible since a snapshot.
+
+    Those are at or above its xmax, or of transactions that it listed as in flight. Two index scans
+    each; one OR would make the planner read the table.
+    """
+    # The runs that some of `run_changes` are about: a look-up each, whatever the planner believes.
+    changed = f"""
+        SELECT {_FACETS}, NULL::bigint AS version, false AS deleted, {row} AS row
+        FROM @schema@.run_changes AS change, LATERAL (
+            SELECT * FROM @schema@.runs WHERE runs.id = change.run_id LIMIT 1
+        ) AS runs
+    """
+    return f"""
+        {changed} WHERE change.changed_in >= $1
+        UNION ALL
+        {changed} WHERE change.changed_in = ANY($2)
+        UNION ALL
+        SELECT {_LEFT}, {_NO_ROW} FROM @schema@.departures WHERE changed_in >= $1
+        UNION ALL
+        SELECT {_LEFT}, {_NO_ROW} FROM @schema@.departures WHERE changed_in = ANY($2)
+        UNION ALL
+        SELECT {_MOVE}, {_NO_ROW} FROM @schema@.streams WHERE changed_in >= $1
+        UNION ALL
+        SELECT {_MOVE}, {_NO_ROW} FROM @schema@.streams WHERE changed_in = ANY($2)
+    """
+
+
+_KEYS = _new(_NO_ROW)
 # By the database's clock, and not after the snapshot of the same statement.
 _ASKED_AT = "extract(epoch FROM statement_timestamp())::float8 AS asked_at"
-_WINDOW = f"""
-    SELECT here.*, found.*
-    FROM (SELECT pg_current_snapshot()::text AS snapshot, {_ASKED_AT}) AS here
-    LEFT JOIN ({_KEYS} LIMIT {_KEYS_A_READ + 1}) AS found ON true
-"""
+
+
+def _window_of(new: str, limit: int) -> str:
+    return f"""
+        SELECT here.*, found.*
+        FROM (SELECT pg_current_snapshot()::text AS snapshot, {_ASKED_AT}) AS here
+        LEFT JOIN ({new} LIMIT {limit}) AS found ON true
+    """
+
+
+_WINDOW = _window_of(_KEYS, _KEYS_A_READ + 1)
+_WINDOW_WITH_ROWS = _window_of(_new(_SMALL_ROW), _ROWS_ALONG + 1)
 
 # After a crash of the server its new incarnation gets a number by whoever connects first.
 _INCARNATE = """
@@ -145,6 +164,13 @@ def _window(rows: Iterable[Row], before: Position, after: Position) -> Window:
     return Window(before, after, tuple(runs), tuple(departures), tuple(moves))
 
 
+def _rows_along(rows: Sequence[Row]) -> dict[str, RowValues]:
+    """Pick the rows that came with their keys, by the run's id."""
+    if len(rows) > _ROWS_ALONG:
+        return {}
+    return {row["id"]: row["row"] for row in rows if row["row"] is not None}
+
+
 class PostgresTailer:
     """
     Reads what became visible since its last position, again and again, and hands it to the sink.
@@ -180,6 +206,8 @@ class PostgresTailer:
         self._on_delete = on_delete
         self._machine = Tailing(pace)
         self._window_sql = self._sql(_WINDOW)
+        self._window_with_rows_sql = self._sql(_WINDOW_WITH_ROWS)
+        self._expects_few = False  # changes in the next window, and that some are waited for
         self._runs_sql = {
             columns: self._sql(_runs(columns))
             for columns in map(frozenset, ((), {"payload"}, {"output"}, {"payload", "output"}))
@@ -337,12 +365,25 @@ class PostgresTailer:
         assert before is not None
         self.counts.reads += 1
         began = asyncio.get_running_loop().time()
-        with self._times.timed("changefeed window"):
-            rows = await connection.fetch(self._window_sql, before.xmax, before.in_flight)
+        rows = await self._fetch_window(connection, before)
         self._offset = began - rows[0]["asked_at"]
         found, position = await self._hand_over_all(connection, rows, before)
         self._asked_at = rows[0]["asked_at"]
         return found, position
+
+    async def _fetch_window(
+        self, connection: "asyncpg.Connection[Row]", before: Position
+    ) -> list[Row]:
+        """Read what is new: keys, and with a few of them their rows, which spares a second read."""
+        if self._expects_few:
+            with self._times.timed("changefeed window"):
+                rows = await connection.fetch(
+                    self._window_with_rows_sql, before.xmax, before.in_flight
+                )
+            if len(rows) <= _ROWS_ALONG:
+                return rows
+        with self._times.timed("changefeed window"):
+            return await connection.fetch(self._window_sql, before.xmax, before.in_flight)
 
     async def _hand_over_all(
         self, connection: "asyncpg.Connection[Row]", rows: list[Row], before: Position
@@ -357,7 +398,7 @@ class PostgresTailer:
             return await self._read_large_window(connection, before)
         window = _window(rows, before, position)
         self._found(window)
-        await self._hand_over(connection, window)
+        await self._hand_over(connection, window, _rows_along(rows))
         self.counts.changes += len(rows)
         return len(rows), position
 
@@ -382,18 +423,24 @@ class PostgresTailer:
     def _found(self, window: Window) -> None:
         """A read found this, and it is about to be handed over."""
 
-    async def _hand_over(self, connection: "asyncpg.Connection[Row]", window: Window) -> None:
-        """Read the runs that somebody waits for, and publish them."""
+    async def _hand_over(
+        self,
+        connection: "asyncpg.Connection[Row]",
+        window: Window,
+        along: Mapping[str, RowValues] = MappingProxyType({}),
+    ) -> None:
+        """Read the runs that somebody waits for, if they did not come along, and publish them."""
         if deleted := [each.facets.id for each in window.departures if each.deleted]:
             self._on_delete(deleted)
         wanted = self._wanted(window)
+        self._expects_few = bool(wanted) and window.size <= _ROWS_ALONG
         run_ids = list(wanted)
         pieces = [
             run_ids[start : start + _RUNS_A_READ] for start in range(0, len(run_ids), _RUNS_A_READ)
         ]
         for piece in pieces[:-1]:
-            self._sink.publish(await self._hydrate(connection, piece, wanted), window.before)
-        last = await self._hydrate(connection, pieces[-1], wanted) if pieces else ()
+            self._sink.publish(await self._hydrate(connection, piece, wanted, along), window.before)
+        last = await self._hydrate(connection, pieces[-1], wanted, along) if pieces else ()
         self._sink.publish(last, window.after)
         is_read = bool(window.moves) and self._sink.streams_moved(window.moves)
         if wanted or is_read:
@@ -417,16 +464,17 @@ class PostgresTailer:
         connection: "asyncpg.Connection[Row]",
         run_ids: Sequence[str],
         wanted: dict[str, tuple[RunFacets, list[Departure]]],
+        along: Mapping[str, RowValues],
     ) -> list[RunChange]:
         """
-        Read runs, and of their large columns those that somebody waits for.
+        Take the runs that came along, and read the others, with the large columns that are wanted.
 
         This may see them a little later than their keys were read. Then they come once more with
         the next window, also for whoever joined in between at its position; a state that was sent
         is never followed by an older one.
         """
-        runs: dict[str, Run] = {}
-        read: dict[str, frozenset[str]] = {}
+        runs = {run_id: to_run(along[run_id]) for run_id in run_ids if run_id in along}
+        read = dict.fromkeys(runs, LARGE_COLUMNS)
         while by_columns := self._unread(run_ids, wanted, read):  # somebody may come meanwhile
             for columns, ids in by_columns.items():
                 with self._times.timed("changefeed runs"):
