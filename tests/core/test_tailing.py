@@ -42,9 +42,9 @@ def arming() -> Tailing:
 
 
 def watching() -> Tailing:
-    """Waits for transaction 8, which was in flight when the bell was armed."""
+    """Has armed the bell, and waits for what the next read will see in flight."""
     machine = arming()
-    machine.receive_armed(at(10, 8), lapsed=True, now=0.0)
+    machine.receive_armed(lapsed=True, now=0.0)
     return machine
 
 
@@ -76,8 +76,8 @@ EVENTS: dict[str, Callable[[Tailing], None]] = {
     "found, and wanted": find_wanted,
     "empty, one still in flight": lambda machine: machine.receive_window(0, at(11, 8), 0.1),
     "empty, all ended": lambda machine: machine.receive_window(0, at(11), 0.1),
-    "armed": lambda machine: machine.receive_armed(at(11, 9), lapsed=False, now=0.1),
-    "armed, had lapsed": lambda machine: machine.receive_armed(at(11, 9), lapsed=True, now=0.1),
+    "armed": lambda machine: machine.receive_armed(lapsed=False, now=0.1),
+    "armed, had lapsed": lambda machine: machine.receive_armed(lapsed=True, now=0.1),
 }
 SOON = 0.1 + PACE.quick
 # Of every state and event: the next state, and when it is looked at again.
@@ -247,8 +247,17 @@ class TestPace:
 
     def test_other_transactions_are_not_waited_for(self) -> None:
         machine = watching()
-        machine.receive_window(0, at(20, 12, 15), 0.0)
+        machine.receive_window(0, at(10, 8), 0.0)
+        machine.receive_window(0, at(11, 8, 10), 0.0)
+        machine.receive_window(0, at(20, 10, 15), 0.0)
         assert machine.state is State.SLEEPING
+
+    def test_who_arms_again_waits_for_what_is_in_flight_then(self) -> None:
+        machine = watching()
+        machine.receive_window(0, at(10, 8), 0.0)
+        machine.receive_armed(lapsed=True, now=0.5)
+        machine.receive_window(0, at(20, 12), 0.5)
+        assert machine.state is State.WATCHING
 
 
 class TestLoneChanges:
@@ -321,7 +330,7 @@ class TestMisses:
     def test_a_bell_during_the_read_is_none(self) -> None:
         machine = sleeping()
         assert machine.next_step(PACE.recheck) is Step.ARM
-        machine.receive_armed(at(12), lapsed=False, now=PACE.recheck)
+        machine.receive_armed(lapsed=False, now=PACE.recheck)
         assert machine.next_step(PACE.recheck) is Step.READ
         machine.receive_bell(PACE.recheck)
         machine.receive_window(1, at(12), PACE.recheck)
@@ -359,7 +368,7 @@ def test_wherever_it_stands_it_reads_again_within_a_bounded_time(
             case Step.READ:
                 break
             case Step.ARM:
-                machine.receive_armed(at(20), lapsed=False, now=now)
+                machine.receive_armed(lapsed=False, now=now)
             case Step.DISARM:
                 machine.receive_disarmed()
             case Step.WAIT:
@@ -463,7 +472,7 @@ class Oversleeping(RuleBasedStateMachine):
                 self.next_number += 1
                 if machine.state is State.ARMING or lapsed:
                     sleeper.before_arming = set(self.running)
-                machine.receive_armed(self.snapshot(), lapsed=lapsed, now=self.now)
+                machine.receive_armed(lapsed=lapsed, now=self.now)
                 sleeper.stalled = False
             case Step.DISARM:
                 machine.receive_disarmed()

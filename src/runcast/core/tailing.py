@@ -13,8 +13,8 @@ When to read the database's changes, when to ask for a bell, and when to sleep.
 A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
 sleeps, so who wakes up lets go of the bell. Who is rung for one change after a long silence reads
 it and sleeps on: the bell is still armed. Transactions that were already in flight when the bell
-was armed may have looked at it before, so the tailer keeps reading, more slowly, until they have
-all ended.
+was armed may have looked at it before, so the tailer keeps reading, more slowly, until all that the
+first read after the arming saw in flight have ended.
 
 Pure: results and time go in, the next step comes out. Times are seconds of any steady clock.
 """
@@ -40,7 +40,7 @@ class Step(Enum):
     """What the shell does next."""
 
     READ = "read"  # read the window from the position to now; then receive_window
-    ARM = "arm"  # set the bell, take a snapshot; then receive_armed
+    ARM = "arm"  # set the bell; then receive_armed
     DISARM = "disarm"  # silence the bell, if nobody else needs it; then receive_disarmed
     WAIT = "wait"  # until wake_at, or until the bell rings
 
@@ -77,10 +77,10 @@ class Tailing:
 
     __slots__ = (
         "_armed_at",
+        "_awaited",
         "_empty",
         "_found_at",
         "_gap",
-        "_in_flight",
         "_interval",
         "_is_rung",
         "_is_wanted",
@@ -107,7 +107,7 @@ class Tailing:
         self._is_wanted = False
         self._interval = 0.0
         self._armed_at = float("-inf")
-        self._in_flight: Position | None = None
+        self._awaited: set[int] | None = None  # transactions; known with the next read
         self._suspected_at: float | None = None
 
     def receive_connected(self, now: float) -> None:
@@ -165,7 +165,9 @@ class Tailing:
                 if self._empty >= self.pace.empty_reads:
                     self.state = State.ARMING
             case State.WATCHING:
-                if self._all_ended(position):
+                running = set(position.in_flight)
+                self._awaited = running if self._awaited is None else self._awaited & running
+                if not self._awaited:
                     self.state = State.SLEEPING
                     self._sleep_on(now)
                 else:
@@ -174,10 +176,8 @@ class Tailing:
             case State.SLEEPING:
                 self._sleep_on(now)
 
-    def receive_armed(self, snapshot: Position, *, lapsed: bool, now: float) -> None:
-        """
-        The bell is set. ``snapshot`` was taken after that; ``lapsed``: it had not been set before.
-        """
+    def receive_armed(self, *, lapsed: bool, now: float) -> None:
+        """The bell is set; ``lapsed``: it had not been set before."""
         if self.state in (State.LOST, State.RELIEVED):
             return
         lapsed |= now - self._armed_at >= self.pace.armed  # and somebody else set it again
@@ -185,7 +185,7 @@ class Tailing:
         self.is_armed = True
         if self.state is State.ARMING or lapsed:
             self.state = State.WATCHING
-            self._in_flight = snapshot
+            self._awaited = None
             self._interval = self.pace.watch
             self.wake_at = now
 
@@ -229,11 +229,3 @@ class Tailing:
         self._empty = 0
         self._gap = self.pace.quick
         self.wake_at = at
-
-    def _all_ended(self, position: Position) -> bool:
-        """Tell whether every transaction in flight at the arming is over by this position."""
-        assert self._in_flight is not None
-        running = set(position.in_flight)
-        return position.xmax >= self._in_flight.xmax and running.isdisjoint(
-            self._in_flight.in_flight
-        )

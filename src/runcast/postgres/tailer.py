@@ -103,7 +103,7 @@ _HERE = f"""
 _SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
 
 # Setting the value takes a transaction number under the lock of the sequence's page: a writer that
-# looked at the bell before has its number already, and the snapshot that follows lists it.
+# looked at the bell before has its number already, and the read that follows sees it in flight.
 # Whether the bell had lapsed is read before it is set again; the order of the two is that of the
 # sub-selects, each of which a volatile function keeps from being moved.
 # For as long as somebody may need the bell there is a shared lock, which ends with its connection.
@@ -523,12 +523,7 @@ class PostgresTailer:
         milliseconds = int(self._machine.pace.armed * 1000)
         with self._times.timed("changefeed bell"):
             lapsed = bool((await self._fetch_one(connection, _ARM, milliseconds))["lapsed"])
-        # The snapshot comes in a statement of its own, after the bell was set.
-        row = await self._fetch_one(connection, _SNAPSHOT)
-        assert self._position is not None
-        snapshot = Position.from_snapshot(self._position.database, row["snapshot"])
-        loop = asyncio.get_running_loop()
-        self._machine.receive_armed(snapshot, lapsed=lapsed, now=loop.time())
+        self._machine.receive_armed(lapsed=lapsed, now=asyncio.get_running_loop().time())
 
     async def _disarm(self, connection: "asyncpg.Connection[Row]") -> None:
         with self._times.timed("changefeed bell"):
