@@ -531,4 +531,5 @@ async def test_a_large_table_is_read_by_its_indexes(
             await explaining.read_changes(selector, since=since, after=key, limit=50)
             await explaining.read_snapshot(selector, after=key, limit=50)
         assert len(plans.seen) > 4 * len(selectors)
+        assert "CTE here" in plans.subplans(plans.seen[0])  # not for each row
         assert plans.tables_read_whole() == set()

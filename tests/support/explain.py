@@ -40,6 +40,11 @@ class ExplainingDatabase(Database):
             and node["Relation Name"] in _LARGE_TABLES
         }
 
+    @staticmethod
+    def subplans(plan: dict[str, Any]) -> set[str]:
+        """Names of the parts of a plan that are carried out for themselves."""
+        return {node["Subplan Name"] for node in _nodes(plan) if "Subplan Name" in node}
+
 
 class _ExplainingTransaction(Transaction):
     def __init__(self, transaction: Transaction, seen: list[dict[str, Any]]) -> None:

@@ -123,9 +123,10 @@ def _with_runs(page: str) -> str:
     """
     The whole statement: where the page was read, and its runs.
 
-    There is a row also when there is no run; ``found`` counts those not sent for their size.
+    There is a row also when there is no run; ``found`` counts those not sent for their size. Where
+    it was read is found out once: left to the planner, that was done anew for each row.
     """
-    return f"""WITH {page}, here AS (
+    return f"""WITH {page}, here AS MATERIALIZED (
             SELECT pg_current_snapshot()::text AS snapshot,
                 @schema@.database_name() AS database,
                 @schema@.incarnation_number() AS incarnation,
