@@ -7,6 +7,7 @@ from runcast.core.selector import Selector
 from runcast.errors import PositionLost
 from runcast.testing import ManualClock, MemoryRunReader
 from tests.support.runs import CREATED_AT, make_run
+from tests.support.snapshots import read_snapshot
 
 EVERYTHING = Selector("env_1")
 
@@ -105,7 +106,7 @@ async def test_pages_are_newest_first_and_neither_skip_nor_repeat() -> None:
     reader.write(make_run(id="run_9", created_at=CREATED_AT.replace(year=2025)))
     ids, after = [], None
     while True:
-        page = await reader.read_snapshot(EVERYTHING, after=after, limit=1)
+        page = await read_snapshot(reader, EVERYTHING, after=after, limit=1)
         ids += [change.facets.id for change in page.changes]
         after = page.next
         if after is None:
@@ -116,9 +117,9 @@ async def test_pages_are_newest_first_and_neither_skip_nor_repeat() -> None:
 async def test_a_run_belongs_to_its_environment() -> None:
     reader = MemoryRunReader()
     reader.write(make_run(id="run_1"))
-    assert await reader.read_run("env_1", "run_1") is not None
-    assert await reader.read_run("env_2", "run_1") is None
-    assert await reader.read_run("env_1", "run_2") is None
+    found = await reader.look_up_runs("env_1", ["run_1", "run_2"])
+    assert [run_id for run_id, run in found.items() if run is not None] == ["run_1"]
+    assert await reader.look_up_runs("env_2", ["run_1"]) == {"run_1": None}
 
 
 @pytest.mark.parametrize(

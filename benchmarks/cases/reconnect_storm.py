@@ -53,7 +53,7 @@ async def measure(bench: Bench) -> None:
                 await _storm(
                     bench, f"{name}, resume", gateway, paths, f"Last-Event-ID: {cursor}\r\n"
                 )
-    for name in ("one tag, snapshot", "one tag, resume", "50 tags, snapshot", "50 tags, resume"):
+    for name in [f"{way}, {begin}" for way in ways for begin in ("snapshot", "resume")]:
         values = bench.record.values(name, QUERIES, float(subscribers))
         bench.record.judge("storm", list(values.values()), name)
 

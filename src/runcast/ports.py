@@ -13,7 +13,7 @@ from runcast.core.batch import Batch, NewBatch, StreamedItems
 from runcast.core.bucket import Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
 from runcast.core.new_run import NewRun
-from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey
+from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey, SnapshotPart
 from runcast.core.places import Held, Wish
 from runcast.core.position import Position
 from runcast.core.rate import Rate
@@ -57,14 +57,25 @@ Decide = Callable[[Sequence[Run]], Mapping[str, Mapping[str, Any]]]
 class RunReader(Protocol):
     """What subscriptions need from the store of runs."""
 
-    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
-        """The run, or None where this environment has no such run."""
+    async def look_up_runs(
+        self, environment_id: str, run_ids: Sequence[str]
+    ) -> Mapping[str, Run | None]:
+        """
+        The run of each id, or None where this environment has no such run.
+
+        Ids may be left out where all are too large to be read at once, though never all of them.
+        """
         ...
 
-    async def read_snapshot(
-        self, selector: Selector, *, after: PageKey | None, limit: int
-    ) -> ChangePage:
-        """One page of all runs that match, as they are now."""
+    async def read_snapshots(
+        self, parts: Sequence[SnapshotPart]
+    ) -> Mapping[SnapshotPart, ChangePage]:
+        """
+        A page for each part of a snapshot, all read at one position.
+
+        A page of large rows may be shorter than its limit although more follow. Parts may be left
+        out where all are too large to be read at once, though never all of them.
+        """
         ...
 
     async def read_changes(
@@ -83,6 +94,10 @@ class RunReader(Protocol):
 
 class RunStore(RunReader, Protocol):
     """Runs and batches: reading, creating, and changing them under their row locks."""
+
+    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
+        """The run, or None where this environment has no such run."""
+        ...
 
     async def read_runs(self, environment_id: str, run_ids: Sequence[str]) -> list[Run]:
         """Those of the runs that exist, in the order asked for."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from runcast.core.bucket import Bucket, Draw
 from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
-from runcast.core.page import ChangePage, PageKey
+from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.places import Held, Wish, hold
 from runcast.core.position import Position
 from runcast.core.rate import Rate
@@ -122,17 +122,21 @@ class MemoryRunReader:
             _change(self.run_at(at, run_id), departures) for run_id, departures in touched.items()
         ]
 
-    async def read_run(self, environment_id: str, run_id: str) -> Run | None:
-        """See `RunReader`."""
-        run = self.run_at(self.position, run_id)
-        return run if run is not None and run.environment_id == environment_id else None
-
-    async def read_snapshot(
-        self, selector: Selector, *, after: PageKey | None, limit: int
-    ) -> ChangePage:
+    async def look_up_runs(
+        self, environment_id: str, run_ids: Sequence[str]
+    ) -> Mapping[str, Run | None]:
         """See `RunReader`."""
         here = self.position
-        return _page(self.runs_at(here), selector, here, after, limit)
+        runs = {run.id: run for run in self.runs_at(here) if run.environment_id == environment_id}
+        return {run_id: runs.get(run_id) for run_id in run_ids}
+
+    async def read_snapshots(
+        self, parts: Sequence[SnapshotPart]
+    ) -> Mapping[SnapshotPart, ChangePage]:
+        """See `RunReader`."""
+        here = self.position
+        runs = self.runs_at(here)
+        return {part: _page(runs, part.selector, here, part.after, part.limit) for part in parts}
 
     async def read_changes(
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int

@@ -29,6 +29,7 @@ from runcast.core.subscription import Outgoing, Phase, Read, Subscription
 from runcast.core.view import View
 from runcast.testing import MemoryRunReader, MemoryTransaction
 from tests.support.runs import CREATED_AT, make_run
+from tests.support.snapshots import read_snapshot
 
 KEY = PageKey(CREATED_AT, "run_1")
 DEFAULTS = Limits()
@@ -737,7 +738,7 @@ class ManyRuns(RuleBasedStateMachine):
     def read(self, read: Read, selector: Selector) -> ChangePage:
         """Run the reader's coroutine, which never waits."""
         reading = (
-            self.database.read_snapshot(selector, after=read.after, limit=PAGE)
+            read_snapshot(self.database, selector, after=read.after, limit=PAGE)
             if read.since is None
             else self.database.read_changes(
                 selector, since=read.since, after=read.after, limit=PAGE

@@ -55,7 +55,7 @@ class TestPages:
     async def test_are_read_for_a_few_at_a_time(self) -> None:
         world = RunHub(max_concurrent_catch_ups=2)
         holds = [world.runs.hold_next_read() for _ in range(4)]
-        clients = [world.connect(Selector("env_1", tags=(tag,))) for tag in "abcd"]
+        clients = [world.connect(Selector(f"env_{number}")) for number in range(4)]
         await calm()
         assert world.runs.reads == 2
         holds[0].release()

@@ -1,6 +1,7 @@
 """Shared reads: one read for all who ask the same, and never one that began before they asked."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -27,7 +28,7 @@ def runs() -> ScriptedRuns:
 
 @pytest.fixture
 def reads(runs: ScriptedRuns) -> SharedReads:
-    return SharedReads(runs, asyncio.Semaphore(2), crowd=1 << 30)
+    return SharedReads(runs, asyncio.Semaphore(2), longest_pause=0)
 
 
 def ask(reads: SharedReads, selector: Selector = EVERYTHING) -> "asyncio.Task[list[str]]":
@@ -176,6 +177,21 @@ class TestManyQuestions:
             )
             assert runs.limits[before:] == limits
 
+    async def test_those_of_other_environments_do_not_make_them_many(
+        self, runs: ScriptedRuns, reads: SharedReads
+    ) -> None:
+        runs.write(make_run(id="run_1"))
+        here = runs.position
+        pages = await asyncio.gather(
+            *(
+                reads.read_changes(
+                    Selector(f"env_{number}", task="task"), since=here, after=None, limit=10
+                )
+                for number in range(20)
+            )
+        )
+        assert runs.limits == [10] * len(pages)
+
     async def test_much_is_read_apart_and_not_tried_together_again(
         self, runs: ScriptedRuns, reads: SharedReads, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -201,7 +217,7 @@ class TestManyQuestions:
         monkeypatch.setattr(shared_reads, "_APART_SECONDS", 3600)
         runs = Forgetful()
         pages = await self.ask(
-            SharedReads(runs, asyncio.Semaphore(2), crowd=1 << 30), self.write(runs)
+            SharedReads(runs, asyncio.Semaphore(2), longest_pause=0), self.write(runs)
         )
         assert runs.reads == len(pages) + 1
 
@@ -230,7 +246,7 @@ async def test_whose_position_is_lost_takes_it_from_nobody_else(
 
 async def test_waiting_for_a_slot_lets_others_join(runs: ScriptedRuns, reads: SharedReads) -> None:
     holds = [runs.hold_next_read() for _ in range(2)]
-    busy = [ask(reads, Selector("env_1", run_id=f"run_{number}")) for number in range(2)]
+    busy = [ask(reads, Selector(f"env_{number}")) for number in (2, 3)]
     await calm()
     asked = [ask(reads)]
     await calm()
@@ -278,7 +294,7 @@ async def test_a_failure_that_nobody_waits_for_is_silent(
 
 
 async def test_a_crowd_waits_for_more_of_it(runs: ScriptedRuns) -> None:
-    reads = SharedReads(runs, asyncio.Semaphore(2), crowd=3)
+    reads = SharedReads(runs, asyncio.Semaphore(2))
     loop = asyncio.get_running_loop()
     begun = [loop.time()]
     for _ in range(4):
@@ -290,10 +306,11 @@ async def test_a_crowd_waits_for_more_of_it(runs: ScriptedRuns) -> None:
     assert distances[1] >= 0.015
     assert distances[2] >= 0.035
     assert distances[3] >= 0.075
-    # Others wait for no crowd but their own, and nobody once it is gone.
-    await ask(reads, Selector("env_1", task="other"))
+    # Other environments wait for no crowd but their own, and nobody once it is gone.
+    await ask(reads, Selector("env_2"))
     await asyncio.gather(ask(reads), ask(reads))
-    assert len(reads._crowds) == 0
+    await calm()
+    assert not reads._gatherings
 
 
 async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedReads) -> None:
@@ -309,21 +326,39 @@ async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedRe
     assert await ask(reads) == []
 
 
-async def test_a_run_is_shared_too() -> None:
-    class Counting(MemoryRunReader):
-        count = 0
+class Looking(MemoryRunReader):
+    """Runs whose look-ups are recorded."""
 
-        async def read_run(self, environment_id: str, run_id: str) -> Run | None:
-            self.count += 1
-            return await super().read_run(environment_id, run_id)
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked: list[list[str]] = []
 
-    runs = Counting()
-    runs.write(make_run(id="run_1"))
+    async def look_up_runs(
+        self, environment_id: str, run_ids: Sequence[str]
+    ) -> Mapping[str, Run | None]:
+        self.looked.append(list(run_ids))
+        return await super().look_up_runs(environment_id, run_ids)
+
+
+async def test_runs_that_are_asked_for_at_one_time_are_looked_up_together() -> None:
+    runs = Looking()
+    runs.write(make_run(id="run_1"), make_run(id="run_2"))
     reads = SharedReads(runs, asyncio.Semaphore(1))
-    found = await asyncio.gather(*(reads.read_run("env_1", "run_1") for _ in range(10)))
-    assert [run.id for run in found if run is not None] == ["run_1"] * 10
-    assert runs.count == 1
+    ids = ["run_1", "run_2", "run_1", "run_3", "run\0", "", "r" * 600]
+    found = await asyncio.gather(*(reads.read_run("env_1", run_id) for run_id in ids))
+    assert [run and run.id for run in found] == ["run_1", "run_2", "run_1", *[None] * 4]
+    assert runs.looked == [["run_1", "run_2", "run_3"]]  # the others could not even be asked for
     assert await reads.read_run("env_2", "run_1") is None
+
+
+async def test_snapshots_that_wait_at_one_time_are_read_together(
+    runs: ScriptedRuns, reads: SharedReads
+) -> None:
+    runs.write(*(make_run(id=f"run_{number}", tags=(f"tag_{number}",)) for number in range(40)))
+    selectors = [Selector("env_1", tags=(f"tag_{number}",)) for number in range(40)]
+    asked = [ask(reads, selector) for selector in selectors]
+    assert await asyncio.gather(*asked) == [[f"run_{number}"] for number in range(40)]
+    assert runs.reads == 1
 
 
 async def test_a_thousand_subscribers_that_come_at_once_are_brought_up_to_date_by_few_reads() -> (

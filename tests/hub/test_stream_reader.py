@@ -1,5 +1,7 @@
 """One reader of a stream: where it begins, what ends it, and what its run has to do with it."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from runcast.core.frame import End
@@ -212,13 +214,13 @@ class TestRun:
     async def test_a_run_is_looked_at_once(self) -> None:
         world = StreamHub()
         looks: list[str] = []
-        read_run = world.runs.read_run
+        look_up_runs = world.runs.look_up_runs
 
-        async def look(environment_id: str, run_id: str) -> object:
-            looks.append(run_id)
-            return await read_run(environment_id, run_id)
+        async def look(environment_id: str, run_ids: Sequence[str]) -> object:
+            looks.extend(run_ids)
+            return await look_up_runs(environment_id, run_ids)
 
-        world.runs.read_run = look  # type: ignore[method-assign, assignment]
+        world.runs.look_up_runs = look  # type: ignore[method-assign, assignment]
         client = await world.live()
         client.outlet.set_writable(False)
         await world.append()

@@ -24,6 +24,7 @@ from tests.support.followers import Feed, Follower
 from tests.support.gateway_app import running_app
 from tests.support.postgres import created_database, execute
 from tests.support.recording_sink import following
+from tests.support.snapshots import read_snapshot
 
 # Transactions of a server that is far ahead of the one that the tests run on.
 FAR_AHEAD = 1 << 40
@@ -140,7 +141,7 @@ class TestRestored:
         try:
             store = PostgresRunStore(database)
             everything = Selector("env_a")
-            here = (await store.read_snapshot(everything, after=None, limit=1)).position
+            here = (await read_snapshot(store, everything)).position
             for old in (
                 replace(here, database=here.database ^ 1),
                 Position(here.database ^ 1, FAR_AHEAD + 5),

@@ -1,5 +1,6 @@
 """Snapshots, and what changed since one: nothing missed or invented, whatever commits when."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,23 +9,26 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from runcast.core.page import ChangePage, PageKey
+from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.position import Position
 from runcast.core.run import RunChange
 from runcast.core.selector import Selector
-from runcast.errors import PositionLost
+from runcast.errors import InvalidBody, PositionLost
+from runcast.hub import gathering
+from runcast.hub.shared_reads import SharedReads
 from runcast.postgres import feed_reader
 from runcast.postgres.database import Database
 from runcast.postgres.run_store import PostgresRunStore
 from tests.integration.conftest import Connect
 from tests.support.explain import ExplainingDatabase
+from tests.support.snapshots import read_snapshot
 
 EVERYTHING = Selector("env_a")
 TAGGED = Selector("env_a", tags=("x",))
 
 
 async def here(store: PostgresRunStore) -> Position:
-    return (await store.read_snapshot(EVERYTHING, after=None, limit=1)).position
+    return (await read_snapshot(store, EVERYTHING, limit=1)).position
 
 
 async def insert(connection: asyncpg.Connection, run_id: str, *tags: str) -> None:
@@ -54,7 +58,7 @@ async def snapshot_ids(
     ids: list[str] = []
     after: PageKey | None = None
     while True:
-        page = await store.read_snapshot(selector, after=after, limit=limit)
+        page = await read_snapshot(store, selector, after=after, limit=limit)
         assert len(page.changes) <= limit
         ids.extend(change.facets.id for change in page.changes)
         after = page.next
@@ -64,7 +68,7 @@ async def snapshot_ids(
 
 class TestSnapshot:
     async def test_has_a_position_also_when_nothing_matches(self, store: PostgresRunStore) -> None:
-        page = await store.read_snapshot(EVERYTHING, after=None, limit=10)
+        page = await read_snapshot(store, EVERYTHING)
         assert page.changes == ()
         assert page.next is None
         assert page.position.xmax > 0
@@ -96,7 +100,7 @@ class TestSnapshot:
                 ('r5', 'env_b', 't1', '{x,y}', NULL, '2026-01-04Z');
         """)
         since = Position((await here(store)).database, 1)
-        everything = await store.read_snapshot(EVERYTHING, after=None, limit=10)
+        everything = await read_snapshot(store, EVERYTHING)
         facets = [change.facets for change in everything.changes]
         moment = next(each.created_at for each in facets if each.id == "r4")
         for selector in (
@@ -134,12 +138,114 @@ class TestSnapshot:
         )
         sizes, after = [], None
         while True:
-            page = await store.read_snapshot(EVERYTHING, after=after, limit=5)
+            page = await read_snapshot(store, EVERYTHING, after=after, limit=5)
             sizes.append([change.facets.id for change in page.changes])
             after = page.next
             if after is None:
                 break
         assert sizes == [["run_5", "run_4"], ["run_3"], ["run_2", "run_1"]]
+
+
+class TestManyAtOnce:
+    """What many ask for at one time, and what one statement answers."""
+
+    @pytest.fixture
+    async def runs(self, sql: asyncpg.Connection) -> None:
+        await sql.execute("""
+            INSERT INTO batches (id, environment_id, run_count) VALUES ('batch_1', 'env_a', 20);
+            INSERT INTO runs (id, environment_id, task, tags, batch_id, created_at)
+            SELECT 'run_' || n, 'env_a', 'task-' || n % 3, ARRAY['tag:' || n % 20],
+                CASE WHEN n % 7 = 0 THEN 'batch_1' END,
+                '2026-01-01Z'::timestamptz + n % 10 * interval '1s'
+            FROM generate_series(1, 100) AS n
+        """)
+
+    @pytest.mark.usefixtures("runs")
+    async def test_each_gets_what_it_would_get_alone(self, store: PostgresRunStore) -> None:
+        middle = (await read_snapshot(store, EVERYTHING, limit=50)).next
+        selectors = [
+            EVERYTHING,
+            Selector("env_a", run_id="run_8"),
+            Selector("env_a", run_id="nobody"),
+            Selector("env_a", task="task-1"),
+            Selector("env_a", task="task-1", tags=("tag:4",), created_after=1.0),
+            Selector("env_a", batch_id="batch_1"),
+            Selector("env_b"),
+            *(Selector("env_a", tags=(f"tag:{number}",)) for number in range(21)),
+        ]
+        parts = [
+            SnapshotPart(selector, after, limit)
+            for selector in selectors
+            for after in (None, middle)
+            for limit in (1, 4, 200)
+        ]
+        pages = await store.read_snapshots(parts)
+        assert list(pages) == parts
+        assert len({page.position for page in pages.values()}) == 1
+        for part, page in pages.items():
+            alone = await store.read_snapshots([part])
+            assert replace(page, position=alone[part].position) == alone[part]
+        assert any(page.next for page in pages.values())
+
+    @pytest.mark.usefixtures("runs")
+    async def test_a_crowd_is_answered_by_few_statements(
+        self, store: PostgresRunStore, database: Database
+    ) -> None:
+        reads = SharedReads(store, asyncio.Semaphore(2))
+        tags = [f"tag:{number}" for number in range(20)]
+        pages = await asyncio.gather(
+            *(
+                reads.read_snapshot(Selector("env_a", tags=(tag,)), after=None, limit=4)
+                for tag in tags * 10
+            )
+        )
+        assert [page.changes[0].facets.tags for page in pages] == [(tag,) for tag in tags] * 10
+        runs = await asyncio.gather(
+            *(reads.read_run("env_a", f"run_{number}") for number in range(200))
+        )
+        assert [run is not None for run in runs] == [0 < number <= 100 for number in range(200)]
+        statements = sum(times.buckets[-1][1] for times in database.queries.values())
+        assert statements <= 4
+
+    async def test_the_heavy_ones_are_left_for_later(
+        self, store: PostgresRunStore, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_reader, "_PAGE_BYTES", 250_000)
+        await sql.execute(
+            "INSERT INTO runs (id, environment_id, task, tags, payload)"
+            " SELECT 'run_' || n, 'env_a', 't', ARRAY['tag:' || n % 3], repeat('x', 100000)"
+            " FROM generate_series(1, 9) AS n"
+        )
+        parts = [SnapshotPart(Selector("env_a", tags=(f"tag:{n}",)), None, 1) for n in range(4)]
+        seen = []
+        while parts:
+            pages = await store.read_snapshots(parts)
+            seen.append([len(page.changes) for page in pages.values()])
+            parts = [part for part in parts if part not in pages]
+        assert seen == [[1, 0], [1], [1]]
+        ids = [f"run_{number}" for number in range(12)]
+        assert len(await store.look_up_runs("env_a", ids)) == 2
+        reads = SharedReads(store, asyncio.Semaphore(1))
+        runs = await asyncio.gather(*(reads.read_run("env_a", run_id) for run_id in ids))
+        assert [run.id for run in runs if run is not None] == ids[1:10]
+
+    @pytest.mark.usefixtures("runs")
+    async def test_one_that_fails_takes_the_others_with_it_only_once(
+        self, store: PostgresRunStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gathering, "_APART_SECONDS", 3600)
+        reads = SharedReads(store, asyncio.Semaphore(2))
+        selectors = [Selector("env_a", task=f"task-{number}") for number in range(3)]
+        selectors.append(Selector("env_a", created_after=1e300))  # no time of Postgres
+
+        async def ask() -> list[object]:
+            return await asyncio.gather(
+                *(reads.read_snapshot(each, after=None, limit=4) for each in selectors),
+                return_exceptions=True,
+            )
+
+        assert [type(answer) for answer in await ask()] == [InvalidBody] * 4
+        assert [type(answer) for answer in await ask()] == [ChangePage] * 3 + [InvalidBody]
 
 
 class TestChanges:
@@ -523,13 +629,15 @@ async def test_a_large_table_is_read_by_its_indexes(
     since = replace(start, in_flight=tuple(range(start.xmax - 200, start.xmax - 100)))
     async with explained(database_url) as (explaining, plans):
         for selector in selectors:
-            await explaining.read_snapshot(selector, after=None, limit=50)
+            await read_snapshot(explaining, selector, limit=50)
             await explaining.read_changes(selector, since=since, after=None, limit=50)
             key = PageKey(
                 (await explaining.read_runs("env_a", ["run_777"]))[0].created_at, "run_777"
             )
             await explaining.read_changes(selector, since=since, after=key, limit=50)
-            await explaining.read_snapshot(selector, after=key, limit=50)
+            await read_snapshot(explaining, selector, after=key, limit=50)
+        await explaining.read_snapshots([SnapshotPart(each, None, 50) for each in selectors])
+        await explaining.look_up_runs("env_a", [f"run_{number}" for number in range(200)])
         assert len(plans.seen) > 4 * len(selectors)
         assert "CTE here" in plans.subplans(plans.seen[0])  # not for each row
         assert plans.tables_read_whole() == set()

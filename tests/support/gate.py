@@ -11,10 +11,10 @@ class Gate:
 
     def __init__(self, app: GatewayApp) -> None:
         runs = app.gateway.services.runs
-        self._read = runs.read_snapshot
+        self._read = runs.read_snapshots
         self._reached = asyncio.Event()
         self._open = asyncio.Event()
-        runs.read_snapshot = self._wait  # type: ignore[method-assign]
+        runs.read_snapshots = self._wait  # type: ignore[method-assign]
 
     async def reached(self) -> None:
         await self._reached.wait()

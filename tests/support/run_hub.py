@@ -1,10 +1,10 @@
 """A hub over runs in memory, and clients of run feeds whose connections are moved by hand."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from runcast.core.limits import Limits
-from runcast.core.page import ChangePage, PageKey
+from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.position import Position, parse_cursor
 from runcast.core.run import Run
 from runcast.core.scope import compile_scopes
@@ -23,6 +23,8 @@ from tests.support.grants import make_grant
 from tests.support.outlet import RecordingOutlet
 from tests.support.runs import make_run
 from tests.support.stream_hub import Hold, calm
+
+Found = TypeVar("Found")
 
 NOTHING: frozenset[str] = frozenset()
 EVERYTHING = Selector("env_1")
@@ -46,12 +48,11 @@ class ScriptedRuns(MemoryRunReader):
         self._holds.append(hold)
         return hold
 
-    async def read_snapshot(
-        self, selector: Selector, *, after: PageKey | None, limit: int
-    ) -> ChangePage:
-        self._begin(limit)
-        page = await super().read_snapshot(selector, after=after, limit=limit)
-        return await self._arrive(page)
+    async def read_snapshots(
+        self, parts: Sequence[SnapshotPart]
+    ) -> Mapping[SnapshotPart, ChangePage]:
+        self._begin(max(part.limit for part in parts))
+        return await self._arrive(await super().read_snapshots(parts))
 
     async def read_changes(
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
@@ -65,10 +66,10 @@ class ScriptedRuns(MemoryRunReader):
         if self.failures:
             raise self.failures.pop(0)
 
-    async def _arrive(self, page: ChangePage) -> ChangePage:
+    async def _arrive(self, found: Found) -> Found:
         if self._holds:
             await self._holds.pop(0).wait()
-        return page
+        return found
 
 
 class Client:
@@ -122,7 +123,7 @@ class RunHub:
         self.clock = ManualClock()
         self.runs = ScriptedRuns()
         self.hub = Hub(self.runs, MemoryChunkLog(self.clock), self.clock, self.limits)
-        self.hub.reads.crowd = 1 << 30  # no time passes here in which a crowd could wait
+        self.hub.reads.longest_pause = 0  # no time passes here in which a crowd could wait
         self.hub.begin(self.runs.position)
 
     # -- the world ------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ class StreamHub:
         self.log = ScriptedLog(self.clock, lease_seconds=self.limits.stream_lease_seconds)
         self.log.failures, self.log._holds = [], []
         self.hub = Hub(self.runs, self.log, self.clock, self.limits)
-        self.hub.reads.crowd = 1 << 30  # no time passes here in which a crowd could wait
+        self.hub.reads.longest_pause = 0  # no time passes here in which a crowd could wait
         self.log.on_move = lambda move: self.hub.streams_moved([move])
         self.hub.begin(self.runs.position)
         self.count = 0

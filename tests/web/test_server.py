@@ -149,7 +149,7 @@ class TestLog:
         async def broken(*_: object) -> None:
             raise ValueError("planted")
 
-        monkeypatch.setattr(app.gateway.services.runs, "read_run", broken)
+        monkeypatch.setattr(app.gateway.services.runs, "look_up_runs", broken)
         try:
             async with wired(app.port) as wire:
                 await wire.get("/api/v3/runs/run_1", app.bearer | {"x-request-id": "req-1"})

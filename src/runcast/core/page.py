@@ -20,6 +20,15 @@ class PageKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotPart:
+    """A page of all runs that match: the first ``limit`` of those that come ``after``."""
+
+    selector: Selector
+    after: PageKey | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Paging:
     """
     Where a reader stands between two pages.

@@ -11,7 +11,7 @@ from runcast.core.view import View
 from runcast.errors import BackendError, PositionLost
 from runcast.hub.log_context import request_id
 from runcast.hub.seams import CatchingUp
-from runcast.ports import RunReader
+from runcast.hub.shared_reads import SharedReads
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _FIRST_PAGE_RUNS = 20  # the first page comes quickly, and large rows show befor
 _LONGEST_RETRY_SECONDS = 5.0
 
 
-async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
+async def catch_up(subscriber: CatchingUp, runs: SharedReads) -> None:
     """
     Read what the subscriber's machine asks for until it is live, at the pace of its reader.
 
@@ -55,7 +55,7 @@ async def catch_up(subscriber: CatchingUp, runs: RunReader) -> None:
         subscriber.flush()
 
 
-async def _read_page(runs: RunReader, view: View, read: Read, limit: int) -> ChangePage:
+async def _read_page(runs: SharedReads, view: View, read: Read, limit: int) -> ChangePage:
     if read.since is None:
         return await runs.read_snapshot(view.selector, after=read.after, limit=limit)
     return await runs.read_changes(view.selector, since=read.since, after=read.after, limit=limit)

@@ -1,90 +1,107 @@
 """
-Reads for many subscriptions: equal questions that wait at the same time are asked once.
+Reads for many subscriptions: what is asked at one time in one environment is read together.
 
-After a network loss or a deploy thousands come back at once and ask for the same, each from where
-it stood: what is new since the first of these positions is read, and each is given its part. Nobody
-is given an answer that was read before the question came, so sharing is not seen except in the
-load. While many ask, the next read waits a little for more of them. Where many questions wait for
-what changed, all changes of their environment are read for them together, if these are few.
+After a network loss or a deploy thousands come back at once. Snapshots of many tags, tasks or
+batches are one statement, and so are runs by their ids. Who resumes asks for what is new since
+some position: what is new since the first of these positions is read, and each is given its part.
+Where many feeds resume, all changes of their environment are read for them, if these are few.
+Nobody is given an answer that was read before the question came, so sharing is not seen except in
+the load.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from contextvars import Context
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from functools import partial, reduce
+from typing import Any, TypeAlias, cast
 
-from runcast.core.page import ChangePage, PageKey
+from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
-from runcast.errors import Draining, PositionLost
-from runcast.hub.unheard import retrieved
+from runcast.errors import BackendError, InvalidSelector, PositionLost
+from runcast.hub.gathering import Answer, Gathering, Question
 from runcast.ports import RunReader
 
-Answer = TypeVar("Answer")
-
-_NO_SLOT = nullcontext()
-# Of reads that a crowd asks for; it grows for as long as they come.
-_DISTANCE_SECONDS = (0.02, 0.2)
-_MAX_CROWDS = 1000
-# So many changes at most are read for many questions together; where there were more, this is not
-# tried again for a while.
+# What one statement reads at most: runs by their ids; runs of snapshots, where each snapshot
+# counts for some.
+_MOST_RUNS = 250
+_MOST_SNAPSHOT_RUNS = 2000
+_LEAST_SNAPSHOT_RUNS = 40
+_RUN_SLOTS = 4
+_RUN_PAUSE_SECONDS = 0.05  # requests wait for it too
+# So many changes at most are read for many feeds together; where there were more, or it failed,
+# this is not tried again for a while.
 _TOGETHER = 500
 _APART_SECONDS = 1.0
+_MAX_APART = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class _Crowd:
-    """How far apart reads of one question are, and when the next one may begin."""
-
-    distance: float
-    next_at: float
+_Reading: TypeAlias = Callable[[list[Question]], Awaitable[Mapping[Question, Answer]]]
+_Group: TypeAlias = tuple[str, str]  # a kind of questions, and their environment
 
 
 class SharedReads:
     """
-    A `RunReader` that shares the reads of another one.
+    The reads of a `RunReader`, shared.
 
     Args:
         runs: Who is asked.
         slots: Bounds how many pages are read at once; single runs are not held up by them.
-        crowd: So many who ask for one read make the next one of that question wait for more.
-        many: So many questions that wait make those for changes be read together.
+        longest_pause: So many seconds at most pages wait for more who ask for some.
+        many: So many feeds that resume make the changes of all their environment be read.
     """
 
     def __init__(
-        self, runs: RunReader, slots: asyncio.Semaphore, *, crowd: int = 3, many: int = 8
+        self,
+        runs: RunReader,
+        slots: asyncio.Semaphore,
+        *,
+        longest_pause: float = 0.2,
+        many: int = 8,
     ) -> None:
         self._runs = runs
         self._slots = slots
-        self.crowd = crowd
+        self._run_slots = asyncio.Semaphore(_RUN_SLOTS)
+        self.longest_pause = longest_pause
         self._many = many
+        self._gatherings: dict[_Group, dict[Hashable, Gathering[Any, Any]]] = {}
         self._apart_until: OrderedDict[str, float] = OrderedDict()  # by environment
-        self._reading: dict[Hashable, asyncio.Task[Any]] = {}
-        self._next: dict[Hashable, asyncio.Task[Any]] = {}
-        self._joined: dict[Hashable, int] = {}  # how many wait for the next read of a question
-        self._crowds: OrderedDict[Hashable, _Crowd] = OrderedDict()
-        self._common: dict[Hashable, Position] = {}  # what all have seen who wait for a next read
         self.asked = 0
         self.read = 0
 
     async def read_run(self, environment_id: str, run_id: str) -> Run | None:
-        """As `RunReader.read_run`."""
-        return await self._share(
-            (environment_id, run_id), lambda: self._runs.read_run(environment_id, run_id)
+        """The run, or None where this environment has no such run."""
+        try:
+            Selector(environment_id, run_id=run_id)
+        except InvalidSelector:
+            return None  # no run has such an id, and nobody else is to fail for it
+        return await self._ask(
+            ("runs", environment_id),
+            None,
+            run_id,
+            partial(self._runs.look_up_runs, environment_id),
+            self._run_slots,
+            longest_pause=min(_RUN_PAUSE_SECONDS, self.longest_pause),
+            most=_MOST_RUNS,
         )
 
     async def read_snapshot(
         self, selector: Selector, *, after: PageKey | None, limit: int
     ) -> ChangePage:
-        """As `RunReader.read_snapshot`."""
-        return await self._share(
-            (selector, None, after, limit),
-            lambda: self._runs.read_snapshot(selector, after=after, limit=limit),
+        """
+        One page of all runs that match, as they are now.
+
+        A page of large rows may be shorter than ``limit`` although more follow.
+        """
+        return await self._ask(
+            ("snapshots", selector.environment_id),
+            None,
+            SnapshotPart(selector, after, limit),
+            self._runs.read_snapshots,
             self._slots,
+            longest_pause=self.longest_pause,
+            most=_MOST_SNAPSHOT_RUNS,
+            weigh=lambda part: max(part.limit, _LEAST_SNAPSHOT_RUNS),
         )
 
     async def read_changes(
@@ -95,139 +112,105 @@ class SharedReads:
             together = await self._read_changes_together(selector, since)
             if together is not None:
                 return together
-        question = (selector, since.database, since.incarnation, after, limit)
-        joined = question in self._next
-        self._common[question] = self._common[question].common(since) if joined else since
 
-        async def read() -> tuple[Position, ChangePage | PositionLost]:
-            common = self._common.pop(question)
+        async def read(
+            positions: list[Position],
+        ) -> Mapping[Position, tuple[Position, ChangePage | PositionLost]]:
+            common = reduce(Position.common, positions)
             try:
                 page = await self._runs.read_changes(
                     selector, since=common, after=after, limit=limit
                 )
             except PositionLost as lost:
-                return common, lost
-            return common, page
+                return dict.fromkeys(positions, (common, lost))
+            return dict.fromkeys(positions, (common, page))
 
-        common, found = await self._share(question, read, self._slots)
-        if common == since:
-            if isinstance(found, PositionLost):
-                raise found
-            return found
-        if isinstance(found, PositionLost) or found.position.xmax < since.xmax:
-            # Theirs may be lost and ours not, or the other way round.
-            return await self._read_changes_alone(selector, since, after, limit)
-        return found.since(since)
+        group = ("changes", selector.environment_id)
+        ask = partial(
+            self._ask, group, read=read, slots=self._slots, longest_pause=self.longest_pause
+        )
+        key = _changes_key(selector, since, after, limit)
+        common, found = await ask(key, since)
+        if common != since and (
+            isinstance(found, PositionLost) or found.position.xmax < since.xmax
+        ):
+            # Theirs may be lost and ours not, or the other way round: share it only with those who
+            # stand at the very same position.
+            common, found = await ask((*key, since), since)
+        if isinstance(found, PositionLost):
+            raise found
+        return found if common == since else found.since(since)
 
     async def _read_changes_together(
         self, selector: Selector, since: Position
     ) -> ChangePage | None:
         """Take the part of this selector from all changes of its environment, if these are few."""
         environment = Selector(selector.environment_id)
-        common = (environment, since.database, since.incarnation, None, _TOGETHER)
+        resuming = self._gatherings.get(("changes", selector.environment_id), {})
         # Once it is read together, nobody waits with a question of their own: the crowd goes on.
-        if selector == environment or (len(self._next) < self._many and common not in self._crowds):
+        if selector == environment or (
+            len(resuming) < self._many
+            and _changes_key(environment, since, None, _TOGETHER) not in resuming
+        ):
             return None
         now = asyncio.get_running_loop().time()
-        if now < self._apart_until.get(environment.environment_id, 0):
+        if now < self._apart_until.get(selector.environment_id, 0):
             return None
-        with suppress(PositionLost):
+        try:
             page = await self.read_changes(environment, since=since, after=None, limit=_TOGETHER)
             if page.next is None:
                 return page.matching(selector)
-        self._apart_until[environment.environment_id] = now + _APART_SECONDS
-        while len(self._apart_until) > _MAX_CROWDS:
-            self._apart_until.popitem(last=False)
+        except PositionLost:
+            pass  # of all together: this one's need not be
+        except BackendError:
+            self._keep_apart(selector.environment_id, now)
+            raise
+        self._keep_apart(selector.environment_id, now)
         return None
 
-    async def _read_changes_alone(
-        self, selector: Selector, since: Position, after: PageKey | None, limit: int
-    ) -> ChangePage:
-        """Share only with those who stand at the very same position."""
-        return await self._share(
-            (selector, since, after, limit),
-            lambda: self._runs.read_changes(selector, since=since, after=after, limit=limit),
-            self._slots,
-        )
+    def _keep_apart(self, environment_id: str, now: float) -> None:
+        self._apart_until[environment_id] = now + _APART_SECONDS
+        while len(self._apart_until) > _MAX_APART:
+            self._apart_until.popitem(last=False)
 
     async def close(self) -> None:
         """Give up what is being read; whoever waits for it hears that the gateway goes away."""
-        tasks = [*self._reading.values(), *self._next.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        groups = list(self._gatherings.values())
+        for gathering in [each for group in groups for each in group.values()]:
+            await gathering.close()
 
-    async def _share(
+    async def _ask(
         self,
-        question: Hashable,
-        read: Callable[[], Awaitable[Answer]],
-        slot: AbstractAsyncContextManager[object] = _NO_SLOT,
+        group: _Group,
+        key: Hashable,
+        question: Question,
+        read: _Reading[Question, Answer],
+        slots: asyncio.Semaphore,
+        **how: Any,
     ) -> Answer:
+        """Ask those who gather under this key; the first one says how it is read."""
         self.asked += 1
-        self._joined[question] = self._joined.get(question, 0) + 1
-        task = self._next.get(question)
-        if task is None:
-            # In a context of its own: it is not of the request that asks first.
-            task = asyncio.get_running_loop().create_task(
-                self._read(question, read, slot), context=Context()
-            )
-            task.add_done_callback(retrieved)
-            self._next[question] = task
-        await _over(task)
-        if task.cancelled():
-            raise Draining("This gateway is going away; reconnect to reach another one.")
-        return cast("Answer", task.result())
+        gatherings = self._gatherings.setdefault(group, {})
+        gathering = gatherings.get(key)
+        if gathering is None:
 
-    async def _read(
-        self,
-        question: Hashable,
-        read: Callable[[], Awaitable[Answer]],
-        slot: AbstractAsyncContextManager[object],
-    ) -> Answer:
-        """Read once the last read of this question is over; until it begins others may join."""
-        try:
-            if question in self._reading:
-                await _over(self._reading[question])
-            await self._keep_distance(question)
-            async with slot:
+            async def counted(questions: list[Question]) -> Mapping[Question, Answer]:
                 self.read += 1
-                self._reading[question] = self._next.pop(question)
-                self._count(question, self._joined.pop(question))
-                return await read()
-        finally:
-            # Whichever of the two this task is: it may have been cancelled while it waited.
-            for tasks in (self._next, self._reading):
-                if tasks.get(question) is asyncio.current_task():
-                    del tasks[question]
-                    if tasks is self._next:
-                        self._joined.pop(question, None)
+                return await read(questions)
 
-    async def _keep_distance(self, question: Hashable) -> None:
-        crowd = self._crowds.get(question)
-        if crowd is not None:
-            await asyncio.sleep(crowd.next_at - asyncio.get_running_loop().time())
+            gathering = Gathering(counted, slots, partial(self._forget, group, key), **how)
+            gatherings[key] = gathering
+        return cast("Answer", await gathering.ask(question))
 
-    def _count(self, question: Hashable, askers: int) -> None:
-        """A read begins for so many."""
-        crowd = self._crowds.pop(question, None)
-        if askers < self.crowd:
-            return
-        distance = min(crowd.distance * 2, _DISTANCE_SECONDS[1]) if crowd else _DISTANCE_SECONDS[0]
-        next_at = asyncio.get_running_loop().time() + distance
-        self._crowds[question] = _Crowd(distance, next_at)
-        while len(self._crowds) > _MAX_CROWDS:
-            self._crowds.popitem(last=False)
+    def _forget(self, group: _Group, key: Hashable) -> None:
+        gatherings = self._gatherings[group]
+        del gatherings[key]
+        if not gatherings:
+            del self._gatherings[group]
 
 
-async def _over(task: asyncio.Task[Any]) -> None:
-    """Wait for the end of a task that others wait for as well: who leaves does not cancel it."""
-    if task.done():
-        return
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def release(_: asyncio.Task[Any]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(release)
-    await waiter
+def _changes_key(
+    selector: Selector, since: Position, after: PageKey | None, limit: int
+) -> tuple[Hashable, ...]:
+    """Who asks for this may stand anywhere in one life of one database."""
+    return (selector, since.database, since.incarnation, after, limit)

@@ -1,8 +1,12 @@
 """What subscriptions read: snapshots of all matching runs, and what changed since a position."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 
-from runcast.core.page import ChangePage, PageKey
+from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.position import Position
 from runcast.core.run import Departure, Run, RunChange
 from runcast.core.selector import Selector
@@ -18,8 +22,20 @@ _DEPARTED_BYTES = 64 * 1024 * 1024
 # Up to so many changed runs are sorted; where there are more, they are met on the way.
 _FEW = 10_000
 
-_HERE = "snapshot, database, incarnation, horizon, found"
-_RUN_AT = 5  # columns of _HERE come before those of the run
+_HERE = "snapshot, database, incarnation, horizon, found.part, found.count"
+_RUN_AT = 6  # columns of _HERE come before those of the run
+
+READ_RUNS = f"""
+    SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2::text[])"""
+
+_LOOK_UP = f"""
+    SELECT {run_columns("weighed")}, count FROM (
+        SELECT runs.*, count(*) OVER () AS count, row_number() OVER read AS place,
+            sum({RUN_BYTES}) OVER read AS bytes
+        FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2::text[])
+        WINDOW read AS (ROWS UNBOUNDED PRECEDING)
+    ) AS weighed
+    WHERE bytes <= $3 OR place = 1"""
 
 
 class FeedReader:
@@ -28,19 +44,50 @@ class FeedReader:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read_snapshot(
-        self, selector: Selector, *, after: PageKey | None, limit: int
-    ) -> ChangePage:
-        """
-        One page of all runs that match, as they are now.
+    async def look_up_runs(
+        self, environment_id: str, run_ids: Sequence[str]
+    ) -> Mapping[str, Run | None]:
+        """The run of each id, or None; as many as are not too large together."""
+        if len(run_ids) == 1:  # at half the cost
+            rows = await self._database.fetch(READ_RUNS, environment_id, list(run_ids))
+        else:
+            rows = await self._database.fetch(_LOOK_UP, environment_id, list(run_ids), _PAGE_BYTES)
+        found: dict[str, Run | None] = {row["id"]: to_run(row) for row in rows}
+        if len(run_ids) == 1 or not rows or rows[0]["count"] == len(rows):
+            found.update(dict.fromkeys(run_ids - found.keys()))
+        return found
 
-        A page of large rows may be shorter than ``limit`` although more follow.
+    async def read_snapshots(
+        self, parts: Sequence[SnapshotPart]
+    ) -> Mapping[SnapshotPart, ChangePage]:
         """
-        query = query_of_selector(selector)
-        if after is not None:
-            query.older_than(after)
-        sql = _with_runs(query.page(limit + 1))
-        return _to_page(await self._database.fetch(sql, *query.arguments), limit)
+        A page for each part of a snapshot: as many as are not too large together.
+
+        Each is planned with its own values, as if it was read alone; but where several differ in
+        nothing but their tags, all look at the same newest runs first.
+        """
+        arguments: list[object] = []
+        tables: list[str] = []
+        stretches: dict[tuple[Selector, PageKey | None], str] = {}
+        alike = Counter(_without_tags(part) for part in parts)
+        for place, part in enumerate(parts):
+            query = query_of_selector(part.selector, arguments=arguments)
+            if part.after is not None:
+                query.older_than(part.after)
+            bounds = _without_tags(part)
+            if query.tagged and alike[bounds] > 1 and bounds not in stretches:
+                stretches[bounds] = f"stretch_{place}"
+                tables.append(f"stretch_{place} AS MATERIALIZED ({query.stretch()})")
+            page = query.page(part.limit + 1, name=f"page_{place}", stretch=stretches.get(bounds))
+            tables.append(page)
+        sql = _with_runs(", ".join(tables), [f"page_{place}" for place in range(len(parts))])
+        rows = await self._database.fetch(sql, *arguments)
+        pages: dict[SnapshotPart, ChangePage] = {}
+        for place, group in groupby(rows, key=itemgetter("part")):
+            found = list(group)
+            if found[0]["id"] is not None or found[0]["count"] == 0:
+                pages[parts[place]] = _to_page(found, parts[place].limit)
+        return pages
 
     async def read_changes(
         self, selector: Selector, *, since: Position, after: PageKey | None, limit: int
@@ -85,6 +132,10 @@ class FeedReader:
         return ChangePage(changes, page.position, page.next), rows[0]["incarnation"]
 
 
+def _without_tags(part: SnapshotPart) -> tuple[Selector, PageKey | None]:
+    return replace(part.selector, tags=()), part.after
+
+
 def _changed_page(query: RunQuery, since: Position, limit: int) -> str:
     """As `RunQuery.page`, for runs that changed since a position."""
     parts = _changed_since(query, since)
@@ -119,37 +170,42 @@ def _changed_since(query: RunQuery, since: Position) -> list[str]:
     return parts
 
 
-def _with_runs(page: str) -> str:
+def _with_runs(tables: str, pages: Sequence[str] = ("page",)) -> str:
     """
-    The whole statement: where the page was read, and its runs.
+    The whole statement: where pages were read, and their runs, as many as are not too large.
 
-    There is a row also when there is no run; ``found`` counts those not sent for their size. Where
-    it was read is found out once: left to the planner, that was done anew for each row.
+    Of each page there is a row also when there is no run, with the ``count`` of those it should
+    have. Where it was read is found out once: left to the planner, that was done for each row.
     """
-    return f"""WITH {page}, here AS MATERIALIZED (
+    ids = " UNION ALL ".join(
+        f"SELECT {place} AS part, id FROM {page}" for place, page in enumerate(pages)
+    )
+    counts = ", ".join(
+        f"({place}, (SELECT count(*) FROM {page}))" for place, page in enumerate(pages)
+    )
+    order = "ids.part, runs.created_at DESC, runs.id DESC"
+    return f"""WITH {tables}, here AS MATERIALIZED (
             SELECT pg_current_snapshot()::text AS snapshot,
                 @schema@.database_name() AS database,
                 @schema@.incarnation_number() AS incarnation,
-                coalesce((SELECT horizon FROM @schema@.following), '0') AS horizon,
-                (SELECT count(*) FROM page) AS found
+                coalesce((SELECT horizon FROM @schema@.following), '0') AS horizon
         ), weighed AS (
-            SELECT runs.*, coalesce(sum({RUN_BYTES}) OVER (
-                ORDER BY runs.created_at DESC, runs.id DESC
-                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-            ), 0) AS bytes, row_number() OVER (
-                ORDER BY runs.created_at DESC, runs.id DESC
-            ) AS place
-            FROM page JOIN @schema@.runs ON runs.id = page.id
+            SELECT ids.part, runs.*, coalesce(sum({RUN_BYTES}) OVER (
+                ORDER BY {order} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            ), 0) AS bytes, row_number() OVER (ORDER BY {order}) AS place
+            FROM ({ids}) AS ids JOIN @schema@.runs ON runs.id = ids.id
         )
-        SELECT {_HERE}, {run_columns("weighed")} FROM here
-        LEFT JOIN weighed ON weighed.bytes <= {_PAGE_BYTES} OR weighed.place = 1
-        ORDER BY weighed.place"""
+        SELECT {_HERE}, {run_columns("weighed")}
+        FROM here CROSS JOIN (VALUES {counts}) AS found (part, count)
+        LEFT JOIN weighed ON weighed.part = found.part
+            AND (weighed.bytes <= {_PAGE_BYTES} OR weighed.place = 1)
+        ORDER BY found.part, weighed.place"""
 
 
 def _to_page(rows: list[Row], limit: int) -> ChangePage:
     position = _position(rows[0])
     runs = [to_run(row, _RUN_AT) for row in rows[:limit] if row["id"] is not None]
-    more = rows[0]["found"] > len(runs)
+    more = rows[0]["count"] > len(runs)
     return ChangePage(
         tuple(RunChange(run.facets, run) for run in runs),
         position,
@@ -203,11 +259,7 @@ async def _read_departures(
 async def _read_runs(
     transaction: Transaction, environment_id: str, run_ids: Iterable[str]
 ) -> dict[str, Run]:
-    rows = await transaction.fetch(
-        f"SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2)",
-        environment_id,
-        list(run_ids),
-    )
+    rows = await transaction.fetch(READ_RUNS, environment_id, list(run_ids))
     return {row["id"]: to_run(row) for row in rows}
 
 

@@ -13,17 +13,17 @@ _NEAR = 5000
 
 class RunQuery:
     """
-    A condition on runs with its arguments.
+    A condition on runs with its arguments, to which those of other conditions may be added.
 
     ``bounds`` are what an index in page order can be entered by; ``rest`` is looked at row by
     row. Only the latter holds tags, which have an index of their own that knows no order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: list[object] | None = None) -> None:
         self.bounds: list[str] = []
         self.rest: list[str] = []
         self.tagged = False
-        self.arguments: list[object] = []
+        self.arguments: list[object] = [] if arguments is None else arguments
 
     def argument(self, value: object) -> str:
         """Add an argument; returns how SQL refers to it."""
@@ -54,39 +54,53 @@ class RunQuery:
     def condition(self) -> str:
         return " AND ".join((*self.bounds, *self.rest))
 
-    def page(self, limit: int, order: str = NEWEST_FIRST) -> str:
+    def stretch(self, order: str = NEWEST_FIRST, columns: str = "id, created_at, tags") -> str:
+        """The first runs within the bounds, where pages by tags are looked for before all else."""
+        return f"""SELECT {columns} FROM @schema@.runs
+            WHERE {" AND ".join(self.bounds)} ORDER BY {order} LIMIT {_NEAR}"""
+
+    def page(
+        self,
+        limit: int,
+        order: str = NEWEST_FIRST,
+        *,
+        name: str = "page",
+        stretch: str | None = None,
+    ) -> str:
         """
-        The table expressions that end in ``page``: id and creation of the first ``limit`` runs.
+        The table expressions that end in this one: id and creation of the first ``limit`` runs.
 
         By tags there are two ways that are each terrible at times: along the page order (for
         rare tags it reads everything) and by the tag index (for common ones it sorts everything).
         So the first is tried over a bounded stretch, and the second where that was not enough.
+        ``stretch`` names a table of these runs that other pages use as well.
         """
         if not self.tagged:
-            return f"""page AS (
+            return f"""{name} AS (
                 SELECT id, created_at FROM @schema@.runs
                 WHERE {self.condition} ORDER BY {order} LIMIT {limit}
             )"""
         rest = " AND ".join(self.rest)
-        return f"""near AS MATERIALIZED (
-                SELECT id, created_at FROM (
-                    SELECT * FROM @schema@.runs
-                    WHERE {" AND ".join(self.bounds)} ORDER BY {order} LIMIT {_NEAR}
-                ) AS stretch
+        near, far = f"{name}_near", f"{name}_far"
+        stretch = stretch or f"({self.stretch(order, '*')}) AS stretch"
+        return f"""{near} AS MATERIALIZED (
+                SELECT id, created_at FROM {stretch}
                 WHERE {rest} ORDER BY {order} LIMIT {limit}
-            ), far AS MATERIALIZED (
+            ), {far} AS MATERIALIZED (
                 SELECT id, created_at FROM @schema@.runs
-                WHERE (SELECT count(*) FROM near) < {limit} AND {self.condition}
-            ), page AS (
-                SELECT id, created_at FROM near WHERE (SELECT count(*) FROM near) = {limit}
-                UNION ALL SELECT id, created_at FROM far
+                WHERE (SELECT count(*) FROM {near}) < {limit} AND {self.condition}
+            ), {name} AS (
+                SELECT id, created_at FROM {near} WHERE (SELECT count(*) FROM {near}) = {limit}
+                UNION ALL SELECT id, created_at FROM {far}
                 ORDER BY {order} LIMIT {limit}
             )"""
 
 
-def query_of_selector(selector: Selector, *, id_column: str = "id") -> RunQuery:
+def query_of_selector(
+    selector: Selector, *, id_column: str = "id", arguments: list[object] | None = None
+) -> RunQuery:
     """The runs that a selector matches; or rows with the same facts about runs."""
-    query = RunQuery()
+    query = RunQuery(arguments)
     query.bound("environment_id = {}", selector.environment_id)
     if selector.run_id is not None:
         query.bound(f"{id_column} = {{}}", selector.run_id)

@@ -6,7 +6,7 @@ from runcast.core.page import PageKey
 from runcast.core.run import Run
 from runcast.core.run_filter import RunFilter
 from runcast.ports import RunPage, RunStore
-from runcast.postgres.feed_reader import FeedReader
+from runcast.postgres.feed_reader import READ_RUNS, FeedReader
 from runcast.postgres.rows import run_columns, to_run
 from runcast.postgres.run_query import (
     NEWEST_FIRST,
@@ -21,9 +21,6 @@ MAX_DESCENDANTS = 10_000
 
 # Lists do not show payloads and outputs, and a page of them could be very large.
 _NOT_LISTED = frozenset({"payload", "output"})
-
-_READ_RUNS = f"""
-    SELECT {run_columns()} FROM @schema@.runs WHERE environment_id = $1 AND id = ANY($2::text[])"""
 
 _READ_SEED = """
     SELECT coalesce(seed_metadata, '{}') AS seed_metadata
@@ -73,7 +70,7 @@ class PostgresRunStore(FeedReader, RunWriter, StreamedBatches, RunStore):
 
     async def read_runs(self, environment_id: str, run_ids: Sequence[str]) -> list[Run]:
         """Those of the runs that exist, in the order asked for."""
-        rows = await self._database.fetch(_READ_RUNS, environment_id, list(run_ids))
+        rows = await self._database.fetch(READ_RUNS, environment_id, list(run_ids))
         runs = {row["id"]: to_run(row) for row in rows}
         return [runs[run_id] for run_id in run_ids if run_id in runs]
 
