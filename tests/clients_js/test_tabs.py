@@ -13,10 +13,10 @@ from tests.support.site import Site
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _FOLLOW = """
-async ([baseURL, token, runs, options]) => {
+async ([baseURL, token, next, runs, options]) => {
   const { createClient } = await import("/dist/index.js");
   window.asked = 0;
-  const give = async () => ((window.asked += 1), window.token ?? token);
+  const give = async () => ((window.asked += 1) > 1 ? next : token);
   window.client = createClient({ baseURL, token: give, ...options });
   window.feeds = runs.map((id) => window.client.run(id));
   for (const feed of window.feeds) feed.subscribe(() => {});
@@ -31,12 +31,17 @@ _SHOWS = """
 
 
 async def open_tab(
-    tabs: BrowserContext, gateway: RestartableGateway, token: str, *runs: str, **options: Any
+    tabs: BrowserContext,
+    gateway: RestartableGateway,
+    token: str,
+    *runs: str,
+    next_token: str | None = None,
+    **options: Any,
 ) -> Page:
-    """A tab that follows these runs."""
+    """A tab that follows these runs; asked again for a token it gives ``next_token``."""
     page = await tabs.new_page()
     await page.goto("/")
-    await page.evaluate(_FOLLOW, [gateway.url, token, runs, options])
+    await page.evaluate(_FOLLOW, [gateway.url, token, next_token or token, runs, options])
     return page
 
 
@@ -65,9 +70,9 @@ async def test_a_worker_has_the_connection_of_all_tabs_and_dies_with_none_of_the
     tabs: BrowserContext, gateway: RestartableGateway
 ) -> None:
     run = await gateway.app.insert(metadata={"step": 0})
-    # The worker asks whichever tab there is for tokens: they are good for three seconds.
-    token = gateway.app.token(f"read:runs:{run}", seconds=3)
-    pages = [await open_tab(tabs, gateway, token, run) for _ in range(3)]
+    # The worker asks whichever tab there is for tokens: the first are good for three seconds.
+    brief, fresh = [gateway.app.token(f"read:runs:{run}", seconds=each) for each in (3, 600)]
+    pages = [await open_tab(tabs, gateway, brief, run, next_token=fresh) for _ in range(3)]
     await show(gateway, run, 1, *pages)
     (connection_of_all,) = gateway.app.gateway.hub.connections
     for page in pages:
@@ -77,8 +82,6 @@ async def test_a_worker_has_the_connection_of_all_tabs_and_dies_with_none_of_the
             "reconnects": 0,
             "via": "worker",
         }
-        fresh = gateway.app.token(f"read:runs:{run}", seconds=600)
-        await page.evaluate("(token) => { window.token = token; }", fresh)
     await eventually(lambda: asked_again(pages))
     for step, page in enumerate(pages[:2], start=2):
         await page.close()
@@ -162,10 +165,8 @@ async def test_a_tab_whose_token_has_other_rights_now_leaves_the_others(
     run = await gateway.app.insert(metadata={"step": 0})
     # The leader's token is soon asked for again, and then it is another user's.
     token = gateway.app.token(f"read:runs:{run}", seconds=3)
-    leader = await open_tab(tabs, gateway, token, run, shareTabs="locks")
-    await leader.evaluate(
-        "(token) => { window.token = token; }", gateway.app.token("read:runs", seconds=600)
-    )
+    wide = gateway.app.token("read:runs", seconds=600)
+    leader = await open_tab(tabs, gateway, token, run, next_token=wide, shareTabs="locks")
     await show(gateway, run, 1, leader)
     other = await open_tab(tabs, gateway, gateway.app.token(f"read:runs:{run}"), run)
     await show(gateway, run, 2, leader, other)
