@@ -34,7 +34,7 @@ _ANSWER = """
 _READ = f"""
     (SELECT id, connection_id, allowed, outcome FROM @schema@.renewals
     WHERE gateway = $1 AND outcome IS NULL AND id <> ALL($2)
-        AND created_at > clock_timestamp() - make_interval(secs => {_WAIT_SECONDS})
+        AND created_at > clock_timestamp() - make_interval(secs => $4)
     ORDER BY created_at LIMIT {_A_READ})
     UNION ALL
     SELECT id, connection_id, allowed, outcome FROM @schema@.renewals
@@ -93,6 +93,7 @@ class PostgresRenewals(Renewals):
             self._gateway,
             list(self._doing),
             list(self._waiting),
+            _WAIT_SECONDS,
         )
         for row in rows:
             if row["outcome"] is None:
