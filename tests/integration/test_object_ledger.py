@@ -83,18 +83,21 @@ class World:
 
 
 class HeldUpStore(LocalObjectStore):
-    """A directory whose deletions wait for the test, before or after they happen."""
+    """A directory whose deletions wait for the test, before one or after so many happened."""
 
-    def __init__(self, directory: Path, *, after: bool = False) -> None:
+    def __init__(self, directory: Path, *, after: int = 0) -> None:
         super().__init__(directory)
         self._after = after
+        self._deletions = 0
         self.reached = asyncio.Event()
         self.go_on = asyncio.Event()
 
     async def delete(self, environment_id: str, name: str) -> None:
         if self._after:
             await super().delete(environment_id, name)
-        self.reached.set()
+        self._deletions += 1
+        if self._deletions >= self._after:
+            self.reached.set()
         await self.go_on.wait()
         await super().delete(environment_id, name)
 
@@ -334,7 +337,7 @@ async def test_an_address_that_is_asked_for_during_the_deletion_is_given_after_i
 async def test_a_gateway_may_die_between_object_and_row(
     database: Database, sql: Sql, tmp_path: Path
 ) -> None:
-    objects = HeldUpStore(tmp_path, after=True)
+    objects = HeldUpStore(tmp_path, after=2)
     world = World(database, sql, objects)
     await world.put("x", "y")
     await world.pass_time()
