@@ -9,6 +9,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from runcast.core.tailing import State
 from runcast.postgres.database import Database
 from tests.support.event_feed import following
 from tests.support.gateway_app import GatewayApp, running_app, until
@@ -180,6 +181,7 @@ async def test_statements_have_a_few_names_and_the_loop_is_timed(app: GatewayApp
         await app.update(run_id, metadata={"x": 1})
         await feed.expect("run")
     await until(lambda: app.gateway.hub.loop_lag.buckets[-1][1] > 0)
+    await until(lambda: app.gateway.tailer.state is State.SLEEPING)  # it has set the bell
     found = await samples(app)
     names = found.labels("query_duration_seconds_count", "query")
     assert {"select runs", "insert runs", "commit"} <= names
