@@ -53,11 +53,13 @@ class Link:
         self.delay = 0.0
 
     async def lose(self, seconds: float) -> None:
-        """Break every connection, and refuse new ones for a while."""
+        """Break every connection, and refuse new ones for a while; when cancelled, no longer."""
         self.refusing = True
         self.cut()
-        await asyncio.sleep(seconds)
-        self.refusing = False
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.refusing = False
 
 
 class _End(asyncio.Protocol):
