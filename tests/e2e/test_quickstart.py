@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from tests.e2e.live_page import opened
 from tests.e2e.server_process import serving
 from tests.support.browser import expect
 from tests.support.document import Block, blocks, section
+from tests.support.needs import free_port
 from tests.support.npm import install_packages
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,8 +35,7 @@ class Reader:
     """Does what documents say, in a folder beside a copy of the checkout."""
 
     def __init__(self, folder: Path, gateway: Gateway) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port = free_port()
         self._gateway = gateway
         self._at = folder
         python = Path(sys.executable).parent
