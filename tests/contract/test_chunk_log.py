@@ -89,9 +89,18 @@ class PostgresWorld:
 
     async def delete_run(self, run_id: str) -> None:
         await self._sql.execute("DELETE FROM runs WHERE id = $1", run_id)
+        await self._expect_no_lost_chunks()
 
     async def delete_old(self) -> None:
         await self._registry.prune(older_than_seconds=RETENTION_SECONDS)
+        await self._expect_no_lost_chunks()
+
+    async def _expect_no_lost_chunks(self) -> None:
+        """No foreign key sees to it that chunks go with their streams."""
+        left = await self._sql.fetchval(
+            "SELECT count(*) FROM chunks WHERE stream_id NOT IN (SELECT id FROM streams)"
+        )
+        assert left == 0
 
 
 class RedisWorld:
