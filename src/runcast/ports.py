@@ -11,7 +11,7 @@ from runcast.auth.keys import KeyRing
 from runcast.auth.revocation import NewRevocation, Revocation
 from runcast.core.batch import Batch, NewBatch, StreamedItems
 from runcast.core.bucket import Draw
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName
+from runcast.core.chunk import ChunkPage, NewChunks, StoredChunks, StreamMove, StreamName
 from runcast.core.new_run import NewRun
 from runcast.core.page import ChangePage as ChangePage, PageKey as PageKey, SnapshotPart
 from runcast.core.places import Held, Wish
@@ -199,7 +199,7 @@ class RunStore(RunReader, Protocol):
 class ChunkLog(Protocol):
     """Streams of chunks: idempotent appends, durable when answered, and reads at any offset."""
 
-    on_append: Callable[[StreamName, Sequence[Chunk]], None]
+    on_append: Callable[[StreamName, StoredChunks], None]
     """Told of the chunks that were appended here, in order, as soon as they are durable."""
 
     async def register(self, name: StreamName) -> None:
@@ -212,7 +212,7 @@ class ChunkLog(Protocol):
         """
         ...
 
-    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+    async def append(self, name: StreamName, chunks: NewChunks) -> int:
         """
         Store chunks, in order, and return how many were new; they are durable then.
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from runcast.core.bucket import Bucket, Draw
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
+from runcast.core.chunk import (
+    Chunk,
+    ChunkPage,
+    NewChunks,
+    StoredChunks,
+    StreamMove,
+    StreamName,
+    StreamState,
+)
 from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.places import Held, Wish, hold
 from runcast.core.position import Position
@@ -289,7 +297,7 @@ class MemoryChunkLog:
     ) -> None:
         self.runs = runs
         self.on_move = on_move
-        self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
+        self.on_append: Callable[[StreamName, StoredChunks], None] = lambda name, stored: None
         self._clock = clock
         self._max_streams = max_streams
         self._max_stream_bytes = max_stream_bytes
@@ -303,30 +311,27 @@ class MemoryChunkLog:
         """See `ChunkLog`."""
         self._register(name)
 
-    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+    async def append(self, name: StreamName, chunks: NewChunks) -> int:
         """See `ChunkLog`."""
         stream = self._register(name)
-        last = dict(stream.writers)
-        fresh = [chunk for chunk in chunks if _advances(chunk, last)]
-        size = sum(len(chunk.text.encode()) for chunk in fresh)
-        if fresh and stream.closed:
+        fresh = chunks.after(stream.writers.get(chunks.writer or "", -1))
+        if fresh is None:
+            return 0
+        if stream.closed:
             raise StreamClosed("The stream was closed; nothing can be appended.")
-        if fresh and stream.bytes + size > self._max_stream_bytes:
+        if stream.bytes + fresh.size > self._max_stream_bytes:
             raise StreamFull(
                 f"A stream holds at most {self._max_stream_bytes} bytes; begin another one."
             )
-        if fresh:
-            now = int(self._clock.now() * 1000)
-            stored = [
-                Chunk(index, chunk.text, now)
-                for index, chunk in enumerate(fresh, len(stream.chunks))
-            ]
-            stream.chunks.extend(stored)
-            stream.bytes += size
-            stream.writers = last
-            self.on_append(name, stored)
-            self._moved(name, stream)
-        return len(fresh)
+        count, now = fresh.count, int(self._clock.now() * 1000)
+        stored = StoredChunks(len(stream.chunks), fresh.lines, now, count, fresh.size)
+        stream.chunks.extend(stored.chunks())
+        stream.bytes += fresh.size
+        if fresh.writer is not None:
+            stream.writers[fresh.writer] = fresh.first_index + count - 1
+        self.on_append(name, stored)
+        self._moved(name, stream)
+        return count
 
     async def last_index(self, name: StreamName, writer: str) -> int:
         """See `ChunkLog`."""
@@ -412,16 +417,6 @@ class MemoryChunkLog:
 
     def _has_open_writers(self, stream: _Stream) -> bool:
         return any(until > self._clock.now() for until in stream.open_until.values())
-
-
-def _advances(chunk: NewChunk, last: dict[str, int]) -> bool:
-    """Tell whether a chunk is new, and remember its writer's index."""
-    if chunk.writer is None or chunk.writer_index is None:
-        return True
-    if chunk.writer_index <= last.get(chunk.writer, -1):
-        return False
-    last[chunk.writer] = chunk.writer_index
-    return True
 
 
 class MemoryRateLimiter:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import asyncpg
 import pytest
 
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName, StreamState
+from runcast.core.chunk import Chunk, ChunkPage, NewChunks, StreamName, StreamState
 from runcast.errors import NotFound, StreamClosed, StreamFull, TooManyStreams
 from runcast.ports import ChunkLog
 from runcast.postgres.chunk_log import PostgresChunkLog
@@ -188,11 +188,8 @@ def log(world: World) -> ChunkLog:
     return world.log
 
 
-def lines(*texts: str, writer: str | None = None, first: int = 0) -> list[NewChunk]:
-    return [
-        NewChunk(text, writer, None if writer is None else index)
-        for index, text in enumerate(texts, first)
-    ]
+def lines(*texts: str, writer: str | None = None, first: int = 0) -> NewChunks:
+    return NewChunks("\n".join(texts), writer, first)
 
 
 async def page(
@@ -219,12 +216,8 @@ class TestAppending:
         assert await log.append(NAME, lines("c")) == 1
         assert await texts(log) == ["a", "b", "c"]
 
-    async def test_nothing_is_fine(self, log: ChunkLog) -> None:
-        assert await log.append(NAME, []) == 0
-        assert (await page(log)).state.next_index == 0
-
     async def test_text_comes_out_as_it_went_in(self, log: ChunkLog) -> None:
-        sent = ["", " ", "\t\x01\x7f", "é🌱\U0010ffff", r'"\u0000\ud800"', "{", "'; --", "\u2028"]
+        sent = [" ", "\t\x01\x7f", "é🌱\U0010ffff", r'"\u0000\ud800"', "{", "'; --", "\u2028"]
         await log.append(NAME, lines(*sent))
         assert await texts(log) == sent
 
@@ -244,7 +237,7 @@ class TestAppending:
 class TestTelling:
     async def test_what_is_told_is_what_is_read(self, log: ChunkLog) -> None:
         told: list[tuple[StreamName, Chunk]] = []
-        log.on_append = lambda name, chunks: told.extend((name, chunk) for chunk in chunks)
+        log.on_append = lambda name, stored: told.extend((name, each) for each in stored.chunks())
         other = StreamName("run_2", "llm")
         await asyncio.gather(
             log.append(NAME, lines("a", "é", writer="w")),
@@ -258,34 +251,29 @@ class TestTelling:
 
     async def test_what_was_there_already_or_is_refused_is_not_told(self, log: ChunkLog) -> None:
         told: list[str] = []
-        log.on_append = lambda name, chunks: told.extend(chunk.text for chunk in chunks)
+        log.on_append = lambda name, stored: told.append(stored.lines)
         await log.append(NAME, lines("a", "b", writer="w"))
         await log.append(NAME, lines("a", "b", "c", writer="w"))
-        await log.append(NAME, [])
+        await log.append(NAME, lines("b", "c", writer="w", first=1))
         await log.close(NAME)
         with pytest.raises(StreamClosed):
             await log.append(NAME, lines("d"))
-        assert told == ["a", "b", "c"]
+        assert told == ["a\nb", "c"]
 
 
 class TestIdempotency:
     async def test_a_chunk_that_is_sent_again_is_stored_once(self, log: ChunkLog) -> None:
         sent = lines("a", "b", "c", writer="w")
-        assert await log.append(NAME, sent[:2]) == 2
+        assert await log.append(NAME, lines("a", "b", writer="w")) == 2
         assert await log.append(NAME, sent) == 1
         assert await log.append(NAME, sent) == 0
         assert await texts(log) == ["a", "b", "c"]
-
-    async def test_also_within_one_call(self, log: ChunkLog) -> None:
-        sent = lines("a", "b", writer="w")
-        assert await log.append(NAME, [*sent, *sent]) == 2
-        assert await texts(log) == ["a", "b"]
 
     async def test_also_when_both_come_at_once(self, log: ChunkLog) -> None:
         sent = lines(*map(str, range(50)), writer="w")
         stored = await asyncio.gather(*(log.append(NAME, sent) for _ in range(5)))
         assert sum(stored) == 50
-        assert await texts(log) == [chunk.text for chunk in sent]
+        assert await texts(log) == sent.lines.split("\n")
 
     async def test_writers_count_each_for_itself(self, log: ChunkLog) -> None:
         await log.append(NAME, lines("a", writer="v"))

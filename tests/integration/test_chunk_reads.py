@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from runcast.core.chunk import ChunkPage, NewChunk, StreamName
+from runcast.core.chunk import ChunkPage, NewChunks, StreamName
 from runcast.errors import BackendError
 from runcast.postgres.chunk_log import PostgresChunkLog
 from runcast.postgres.chunk_reads import ChunkReads
@@ -44,7 +44,14 @@ async def database(database_url: str) -> AsyncIterator[CountingDatabase]:
     database = CountingDatabase(database_url, max_connections=4)
     await database.open()
     log = PostgresChunkLog(database, max_streams=10, max_stream_bytes=1_000_000)
-    await asyncio.gather(*(log.append(name(number), written(number)) for number in range(STREAMS)))
+    await asyncio.gather(*(log.register(name(number)) for number in range(STREAMS)))
+    await asyncio.gather(
+        *(
+            log.append(name(number), NewChunks("\n".join(lines)))
+            for number in range(STREAMS)
+            if (lines := written(number))
+        )
+    )
     database.statements = 0
     yield database
     await database.close()
@@ -54,8 +61,8 @@ def name(number: int) -> StreamName:
     return StreamName(f"run_{number}", "llm")
 
 
-def written(number: int) -> list[NewChunk]:
-    return [NewChunk(f"{number}.{index}") for index in range(number % 7)]
+def written(number: int) -> list[str]:
+    return [f"{number}.{index}" for index in range(number % 7)]
 
 
 def texts(page: ChunkPage) -> list[str]:
@@ -71,7 +78,7 @@ async def test_many_streams_are_read_with_few_statements(database: CountingDatab
     reads = ChunkReads(database)
     pages = await asyncio.gather(*(read(reads, number) for number in range(STREAMS)))
     for number, page in enumerate(pages):
-        assert texts(page) == [chunk.text for chunk in written(number)]
+        assert texts(page) == written(number)
         assert page.state.next_index == number % 7
     assert database.statements <= 10
 
@@ -86,7 +93,7 @@ async def test_each_has_its_own_bounds(database: CountingDatabase) -> None:
             for number, offset, chunks, size in asked
         )
     )
-    every = [chunk.text for chunk in written(6)]
+    every = written(6)
     expected = [every, every[2:], every[:2], every[:2]] * 5 + [every[:1], [], [], []]
     assert [texts(page) for page in pages] == expected
     assert {page.state.next_index for page in pages} == {6}

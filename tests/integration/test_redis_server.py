@@ -10,7 +10,7 @@ import uvloop
 from redis.asyncio import Connection, Redis
 from redis.asyncio.connection import parse_url
 
-from runcast.core.chunk import NewChunk, StreamMove, StreamName
+from runcast.core.chunk import NewChunks, StreamMove, StreamName
 from runcast.errors import BackendError, StreamLost
 from runcast.redis import stream_news
 from runcast.redis.chunk_log import RedisChunkLog
@@ -52,10 +52,10 @@ async def test_a_write_whose_answer_is_lost_is_not_repeated(
 ) -> None:
     """Chunks without a writer would be doubled by the driver's own retries."""
     async with log_in(restartable_redis.url, answer_seconds=0.2) as log:
-        await log.append(NAME, [NewChunk("0")])
+        await log.append(NAME, NewChunks("0"))
         restartable_redis.pause()
         with pytest.raises(BackendError, match="does not answer"):
-            await log.append(NAME, [NewChunk("1")])
+            await log.append(NAME, NewChunks("1"))
         restartable_redis.resume()
         page = await log.read(NAME, 0, max_chunks=10, max_bytes=1000)
         assert [chunk.text for chunk in page.chunks] == ["0", "1"]
@@ -69,14 +69,14 @@ async def test_a_write_that_is_done_after_it_was_given_up_is_told(
         log.news.on_move = moves.extend
         log.follow(NAME)
         await until(lambda: len(moves) == 1)
-        await log.append(NAME, [NewChunk("0", "w", 0)])
+        await log.append(NAME, NewChunks("0", "w", 0))
         restartable_redis.pause()
         with pytest.raises(BackendError):
-            await log.append(NAME, [NewChunk("1", "w", 1)])
+            await log.append(NAME, NewChunks("1", "w", 1))
         assert moves[-1] == StreamMove(NAME, None, False)
         restartable_redis.resume()
         await until(lambda: moves[-1] == StreamMove(NAME, 2, False))
-        assert await log.append(NAME, [NewChunk("1", "w", 1)]) == 0
+        assert await log.append(NAME, NewChunks("1", "w", 1)) == 0
 
 
 async def test_a_subscription_may_be_silent_for_longer_than_an_answer(
@@ -142,7 +142,7 @@ async def test_a_connection_that_was_lost_while_idle_is_noticed_before_its_use(
         Redis.from_url(restartable_redis.url) as redis,
     ):
         for n in range(ROUNDS):
-            assert await log.append(NAME, [NewChunk(str(n))]) == 1
+            assert await log.append(NAME, NewChunks(str(n))) == 1
             await log.last_index(NAME, "w")
             await redis.client_kill_filter(_type="normal", skipme=True)
             await redis.ping()
@@ -169,7 +169,7 @@ async def test_a_user_needs_no_more_than_the_documents_say(
         log.news.on_move = moves.extend
         log.follow(NAME)
         await until(lambda: len(moves) == 1)
-        await log.append(NAME, [NewChunk("0", "w", 0)])
+        await log.append(NAME, NewChunks("0", "w", 0))
         await log.hold_open(NAME, "c", connected=True)
         await log.hold_open(NAME, "c", connected=False)
         await log.close(NAME)
@@ -183,12 +183,12 @@ async def test_a_user_needs_no_more_than_the_documents_say(
 
 async def test_what_is_gone_is_told_once(restartable_redis: RestartableRedis) -> None:
     async with log_in(restartable_redis.url) as log:
-        await log.append(NAME, [NewChunk("0", "w", 0)])
+        await log.append(NAME, NewChunks("0", "w", 0))
         await asyncio.to_thread(restartable_redis.flush)
         with pytest.raises(StreamLost, match="ask how far it is"):
-            await log.append(NAME, [NewChunk("1", "w", 1)])
+            await log.append(NAME, NewChunks("1", "w", 1))
         assert await log.last_index(NAME, "w") == -1
-        assert await log.append(NAME, [NewChunk("0", "w", 0), NewChunk("1", "w", 1)]) == 2
+        assert await log.append(NAME, NewChunks("0\n1", "w", 0)) == 2
         assert log.lost == 1
 
 
@@ -197,7 +197,7 @@ async def test_large_groups_are_sent_in_pieces(restartable_redis: RestartableRed
         size = 300_000
         sent = [str(n) * (size // len(str(n))) for n in range(10, 40)]
         log._max_stream_bytes = 1 << 24
-        stored = await asyncio.gather(*(log.append(NAME, [NewChunk(text)]) for text in sent))
+        stored = await asyncio.gather(*(log.append(NAME, NewChunks(text)) for text in sent))
         assert stored == [1] * len(sent)
         got: list[str] = []
         while chunks := (

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from runcast.core.chunk import ChunkPage, NewChunk, StreamName
+from runcast.core.chunk import ChunkPage, NewChunks, StreamName
 from runcast.core.limits import Limits
 from runcast.core.socket_format import SocketFormat
 from runcast.core.stream_format import StreamSocketFormat
@@ -177,9 +177,9 @@ class StreamHub:
 
     async def append(self, *texts: str) -> None:
         """Append chunks; without texts one with its number, as JSON."""
-        chunks = [NewChunk(text) for text in texts or (str(self.count),)]
-        self.count += len(chunks)
-        await self.log.append(NAME, chunks)
+        texts = texts or (str(self.count),)
+        self.count += len(texts)
+        await self.log.append(NAME, NewChunks("\n".join(texts)))
 
     async def append_many(self, count: int) -> None:
         await self.append(*map(str, range(self.count, self.count + count)))

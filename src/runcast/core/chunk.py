@@ -38,17 +38,35 @@ class StreamName:
 
 
 @dataclass(frozen=True, slots=True)
-class NewChunk:
+class NewChunks:
     """
-    One chunk as a writer sends it: a line of text.
+    Chunks as a writer sends them, one a line: at least one, none of them empty.
 
-    ``writer`` and ``writer_index`` say which of which writer it is, counted from 0: a chunk that
-    is sent again is stored once. Without them every chunk is new.
+    ``writer`` and ``first_index`` say which of which writer the first one is, counted from 0: a
+    chunk that is sent again is stored once. Without a writer every chunk is new.
     """
 
-    text: str
+    lines: str
     writer: str | None = None
-    writer_index: int | None = None
+    first_index: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.lines.count("\n") + 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of their texts."""
+        return _size(self.lines) - self.lines.count("\n")
+
+    def after(self, last_index: int) -> "NewChunks | None":
+        """Leave out what of the writer is stored, which is all up to this index; None: all."""
+        known = last_index + 1 - self.first_index
+        if self.writer is None or known <= 0:
+            return self
+        if known >= self.count:
+            return None
+        return NewChunks(self.lines.split("\n", known)[known], self.writer, last_index + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +80,25 @@ class Chunk:
     @property
     def size(self) -> int:
         """Bytes of its text."""
-        return len(self.text) if self.text.isascii() else len(self.text.encode())
+        return _size(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunks:
+    """Chunks that were stored together, one a line; ``first_index`` is that of the first one."""
+
+    first_index: int
+    lines: str
+    appended_at: int
+    count: int
+    size: int
+
+    def chunks(self) -> list[Chunk]:
+        """Give each by itself."""
+        return [
+            Chunk(index, text, self.appended_at)
+            for index, text in enumerate(self.lines.split("\n"), self.first_index)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +173,10 @@ def chunk_text(line: bytes, max_bytes: int) -> str:
         return line.decode()
     except UnicodeDecodeError:
         raise InvalidBody("A chunk is UTF-8 text; send other bytes as Base64.") from None
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _check_name(what: str, name: str, max_bytes: int) -> None:

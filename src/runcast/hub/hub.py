@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from runcast.auth.grant import Grant
 from runcast.auth.revocation import RevocationBook
-from runcast.core.chunk import Chunk, StreamMove, StreamName
+from runcast.core.chunk import StoredChunks, StreamMove, StreamName
 from runcast.core.frame import RunFrame, StateFrame
 from runcast.core.histogram import Histogram
 from runcast.core.limits import Limits
@@ -293,20 +293,20 @@ class Hub:
                 is_read = True
         return is_read
 
-    def chunks_appended(self, name: StreamName, chunks: Sequence[Chunk]) -> None:
+    def chunks_appended(self, name: StreamName, stored: StoredChunks) -> None:
         """
         Hand chunks that this gateway has just stored to those who read their stream live.
 
         They need not be read again; where others write to the stream too, or somebody is behind,
         the changefeed tells the rest.
         """
-        self.counts.chunks_appended += len(chunks)
-        self.counts.chunk_bytes_appended += sum(chunk.size for chunk in chunks)
+        self.counts.chunks_appended += stored.count
+        self.counts.chunk_bytes_appended += stored.size
         tail = self._tails.get(name)
         if tail is None:
             return
         try:
-            tail.appended(chunks)
+            tail.appended(stored.chunks())
         except Exception:
             logger.exception("chunks could not be handed to their readers")
             tail.abort()  # nobody knows who of them got it: they come back with their last cursors

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamName
+from runcast.core.chunk import ChunkPage, NewChunks, StoredChunks, StreamName
 from runcast.errors import (
     BackendError,
     GatewayError,
@@ -38,12 +38,13 @@ _WRITERS = """
 _WRITE = """
     WITH stored AS (
         INSERT INTO @schema@.chunks (stream_id, index, data, created_at)
-        SELECT stream_id, index, data, to_timestamp(appended_at / 1000.0)
-        FROM unnest($1::bigint[], $2::bigint[], $3::text[], $10::bigint[])
-            AS new (stream_id, index, data, appended_at)
+        SELECT id, first_index + place - 1, line, to_timestamp(appended_at / 1000.0)
+        FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[])
+                AS new (id, first_index, lines, appended_at),
+            string_to_table(lines, E'\\n') WITH ORDINALITY AS lines (line, place)
     ), moved AS (
         UPDATE @schema@.streams SET next_index = new.next_index, bytes = new.bytes
-        FROM unnest($4::bigint[], $5::bigint[], $6::bigint[]) AS new (id, next_index, bytes)
+        FROM unnest($1::bigint[], $5::bigint[], $6::bigint[]) AS new (id, next_index, bytes)
         WHERE streams.id = new.id
     )
     INSERT INTO @schema@.stream_writers (stream_id, writer, last_index)
@@ -58,8 +59,7 @@ class _Append:
 
     name: StreamName
     stream_id: int
-    chunks: Sequence[NewChunk]
-    bytes: int
+    chunks: NewChunks
     done: asyncio.Future[int]
 
 
@@ -67,13 +67,31 @@ class _Append:
 class _Tip:
     """A stream under its lock: where the next chunk goes, and what comes there."""
 
-    next_index: int
+    first_index: int
     bytes: int
     closed: bool
     now: int
     writers: dict[str, int] = field(default_factory=dict)
     changed_writers: set[str] = field(default_factory=set)
-    stored: list[Chunk] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+    def add(self, chunks: NewChunks, size: int) -> int:
+        """Let these come next; returns how many they are."""
+        count = chunks.count
+        self.lines.append(chunks.lines)
+        self.count += count
+        self.size += size
+        if chunks.writer is not None:
+            self.writers[chunks.writer] = chunks.first_index + count - 1
+            self.changed_writers.add(chunks.writer)
+        return count
+
+    def stored(self) -> StoredChunks:
+        """What was added, of all appends together."""
+        lines = "\n".join(self.lines)
+        return StoredChunks(self.first_index, lines, self.now, self.count, self.size)
 
 
 class PostgresChunkLog:
@@ -101,7 +119,7 @@ class PostgresChunkLog:
         self._registry = StreamRegistry(database, max_streams=max_streams)
         self._max_stream_bytes = max_stream_bytes
         self._lease_seconds = lease_seconds
-        self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
+        self.on_append: Callable[[StreamName, StoredChunks], None] = lambda name, stored: None
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
         self._reads = ChunkReads(database)
         self._waiting: list[_Append] = []
@@ -123,7 +141,7 @@ class PostgresChunkLog:
         while len(self._ids) > _KNOWN_STREAMS:
             self._ids.popitem(last=False)
 
-    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+    async def append(self, name: StreamName, chunks: NewChunks) -> int:
         """
         Store chunks, in order, and return how many were new; they are durable then.
 
@@ -140,15 +158,14 @@ class PostgresChunkLog:
             self._ids.pop(name, None)
             return await self._append(name, chunks)
 
-    async def _append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+    async def _append(self, name: StreamName, chunks: NewChunks) -> int:
         stream_id = await self._stream_id(name)
-        size = sum(len(chunk.text) for chunk in chunks)
         if self._waiting_bytes >= _WAITING_BYTES:
             async with self._room:
                 await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
-        self._waiting_bytes += size
+        self._waiting_bytes += len(chunks.lines)
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Append(name, stream_id, chunks, size, done))
+        self._waiting.append(_Append(name, stream_id, chunks, done))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all(), context=Context())
         return await done
@@ -237,7 +254,7 @@ class PostgresChunkLog:
                     _settle(group, BackendError("The chunks could not be stored; try again."))
                 finally:
                     async with self._room:
-                        self._waiting_bytes -= sum(append.bytes for append in group)
+                        self._waiting_bytes -= sum(len(append.chunks.lines) for append in group)
                         self._room.notify_all()
         finally:
             self._committing = None
@@ -247,7 +264,7 @@ class PostgresChunkLog:
     def _take_group(self) -> list[_Append]:
         size = count = 0
         for append in self._waiting:
-            size += append.bytes
+            size += len(append.chunks.lines)
             if count and size > _GROUP_BYTES:
                 break
             count += 1
@@ -255,7 +272,7 @@ class PostgresChunkLog:
         return group
 
     async def _commit(self, group: list[_Append]) -> None:
-        results, tips = await self._database.retrying(lambda: self._store(group))
+        results, stored = await self._database.retrying(lambda: self._store(group))
         for append, result in zip(group, results, strict=True):
             if append.done.done():
                 continue
@@ -264,20 +281,21 @@ class PostgresChunkLog:
             else:
                 append.done.set_result(result)
         for name, stream_id in {append.name: append.stream_id for append in group}.items():
-            if (tip := tips.get(stream_id)) is not None and tip.stored:
-                self.on_append(name, tip.stored)
+            if stream_id in stored:
+                self.on_append(name, stored[stream_id])
 
     async def _store(
         self, group: list[_Append]
-    ) -> tuple[list[int | GatewayError], dict[int, _Tip]]:
+    ) -> tuple[list[int | GatewayError], dict[int, StoredChunks]]:
         """Store a group in one transaction; what cannot be stored does not hinder the others."""
         async with self._database.transaction() as transaction:
             tips = await self._lock(transaction, group)
             results = [self._place(append, tips.get(append.stream_id)) for append in group]
-            moved = {stream_id: tip for stream_id, tip in tips.items() if tip.stored}
+            moved = {stream_id: tip for stream_id, tip in tips.items() if tip.lines}
+            stored = {stream_id: tip.stored() for stream_id, tip in moved.items()}
             if moved:
-                await self._write(transaction, moved)
-        return results, tips
+                await self._write(transaction, moved, stored)
+        return results, stored
 
     async def _lock(self, transaction: Transaction, group: list[_Append]) -> dict[int, _Tip]:
         ids = sorted({append.stream_id for append in group})
@@ -285,9 +303,7 @@ class PostgresChunkLog:
             row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"], row["now"])
             for row in await transaction.fetch(_LOCK, ids)
         }
-        writers = {
-            chunk.writer for append in group for chunk in append.chunks if chunk.writer is not None
-        }
+        writers = {append.chunks.writer for append in group} - {None}
         if writers:
             for row in await transaction.fetch(_WRITERS, ids, list(writers)):
                 tips[row["stream_id"]].writers[row["writer"]] = row["last_index"]
@@ -297,29 +313,21 @@ class PostgresChunkLog:
         """Give the new chunks of an append their offsets."""
         if tip is None:
             return NotFound("The run of this stream does not exist any more.")
-        fresh = [chunk for chunk in append.chunks if _is_new(chunk, tip)]
-        size = sum(len(chunk.text.encode()) for chunk in fresh)
-        if fresh and tip.closed:
+        fresh = append.chunks.after(tip.writers.get(append.chunks.writer or "", -1))
+        if fresh is None:
+            return 0
+        if tip.closed:
             return StreamClosed("The stream was closed; nothing can be appended.")
-        if fresh and tip.bytes + size > self._max_stream_bytes:
+        size = fresh.size
+        if tip.bytes + tip.size + size > self._max_stream_bytes:
             return StreamFull(
                 f"A stream holds at most {self._max_stream_bytes} bytes; begin another one."
             )
-        count = 0
-        for chunk in fresh:
-            if not _is_new(chunk, tip):  # twice in one append
-                continue
-            tip.stored.append(Chunk(tip.next_index, chunk.text, tip.now))
-            tip.next_index += 1
-            count += 1
-            if chunk.writer is not None and chunk.writer_index is not None:
-                tip.writers[chunk.writer] = chunk.writer_index
-                tip.changed_writers.add(chunk.writer)
-        tip.bytes += size
-        return count
+        return tip.add(fresh, size)
 
-    async def _write(self, transaction: Transaction, moved: dict[int, _Tip]) -> None:
-        stored = [(stream_id, chunk) for stream_id, tip in moved.items() for chunk in tip.stored]
+    async def _write(
+        self, transaction: Transaction, moved: dict[int, _Tip], stored: dict[int, StoredChunks]
+    ) -> None:
         writers = [
             (stream_id, writer, tip.writers[writer])
             for stream_id, tip in moved.items()
@@ -327,16 +335,15 @@ class PostgresChunkLog:
         ]
         await transaction.fetch(
             _WRITE,
-            [stream_id for stream_id, _ in stored],
-            [chunk.index for _, chunk in stored],
-            [chunk.text for _, chunk in stored],
             list(moved),
-            [tip.next_index for tip in moved.values()],
-            [tip.bytes for tip in moved.values()],
+            [tip.first_index for tip in moved.values()],
+            [each.lines for each in stored.values()],
+            [tip.now for tip in moved.values()],
+            [tip.first_index + tip.count for tip in moved.values()],
+            [tip.bytes + tip.size for tip in moved.values()],
             [stream_id for stream_id, _, _ in writers],
             [writer for _, writer, _ in writers],
             [last_index for _, _, last_index in writers],
-            [chunk.appended_at for _, chunk in stored],
         )
 
     # -- names ----------------------------------------------------------------------------------
@@ -348,12 +355,6 @@ class PostgresChunkLog:
             stream_id = self._ids[name]
         self._ids.move_to_end(name)
         return stream_id
-
-
-def _is_new(chunk: NewChunk, tip: _Tip) -> bool:
-    if chunk.writer is None or chunk.writer_index is None:
-        return True
-    return chunk.writer_index > tip.writers.get(chunk.writer, -1)
 
 
 def _settle(appends: Sequence[_Append], error: GatewayError) -> None:

@@ -9,7 +9,15 @@ from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
-from runcast.core.chunk import Chunk, ChunkPage, NewChunk, StreamMove, StreamName, StreamState
+from runcast.core.chunk import (
+    Chunk,
+    ChunkPage,
+    NewChunks,
+    StoredChunks,
+    StreamMove,
+    StreamName,
+    StreamState,
+)
 from runcast.errors import (
     BackendError,
     GatewayError,
@@ -42,8 +50,7 @@ _CLOSED, _FULL = -1, -2
 class _Append:
     """One call of `append`, waiting for its answer."""
 
-    chunks: Sequence[NewChunk]
-    bytes: int
+    chunks: NewChunks
     done: asyncio.Future[int]
 
 
@@ -98,7 +105,7 @@ class RedisChunkLog:
         self._retention_seconds = retention_seconds
         self._lease_seconds = lease_seconds
         self._lasting = int(1000 * max(retention_seconds, lease_seconds))
-        self.on_append: Callable[[StreamName, Sequence[Chunk]], None] = lambda name, chunks: None
+        self.on_append: Callable[[StreamName, StoredChunks], None] = lambda name, stored: None
         self.writes = Courier(server)
         self.reads = Courier(server)
         self.news = StreamNews(server, self.reads, self._keys)
@@ -145,7 +152,7 @@ class RedisChunkLog:
         """
         await self._admit(name)
 
-    async def append(self, name: StreamName, chunks: Sequence[NewChunk]) -> int:
+    async def append(self, name: StreamName, chunks: NewChunks) -> int:
         """
         Store chunks, in order, and return how many were new; they are in Redis then.
 
@@ -157,15 +164,12 @@ class RedisChunkLog:
             BackendError: Whether they are stored is not known; append them again.
         """
         await self._admit(name)
-        if not chunks:
-            return 0
-        size = sum(len(chunk.text) for chunk in chunks)
         async with self._room:
             await self._room.wait_for(lambda: self._waiting_bytes < _WAITING_BYTES)
-            self._waiting_bytes += size
+            self._waiting_bytes += len(chunks.lines)
         queue = self._queues.setdefault(name, _Queue())
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        queue.waiting.append(_Append(chunks, size, done))
+        queue.waiting.append(_Append(chunks, done))
         if queue.writing is None:
             queue.writing = asyncio.create_task(self._write(name, queue), context=Context())
         return await done
@@ -256,7 +260,7 @@ class RedisChunkLog:
                     self.news.doubt(name)
                 finally:
                     async with self._room:
-                        self._waiting_bytes -= sum(append.bytes for append in group)
+                        self._waiting_bytes -= sum(len(append.chunks.lines) for append in group)
                         self._room.notify_all()
         finally:
             queue.writing = None
@@ -269,8 +273,8 @@ class RedisChunkLog:
     def _take_group(self, queue: _Queue) -> list[_Append]:
         size = chunks = count = 0
         for append in queue.waiting:
-            size += append.bytes
-            chunks += len(append.chunks)
+            size += len(append.chunks.lines)
+            chunks += append.chunks.count
             if count and (size > _GROUP_BYTES or chunks > _GROUP_CHUNKS):
                 break
             count += 1
@@ -293,19 +297,14 @@ class RedisChunkLog:
             self.news.gateway,
         ]
         for append in group:
-            arguments.append(len(append.chunks))
-            for chunk in append.chunks:
-                counted = chunk.writer is not None and chunk.writer_index is not None
-                arguments += (
-                    (chunk.writer, chunk.writer_index, chunk.text)
-                    if counted
-                    else ("", 0, chunk.text)
-                )
+            chunks = append.chunks
+            texts = chunks.lines.split("\n")
+            arguments += chunks.writer or "", chunks.first_index, len(texts), *texts
         answer = await self.writes.call(
             scripts.APPEND,
             self._keys.all_of(name),
             arguments,
-            size=sum(append.bytes for append in group),
+            size=sum(len(append.chunks.lines) for append in group),
         )
         if len(answer) == 1:
             await self._lose(name, group)
@@ -320,22 +319,23 @@ class RedisChunkLog:
     ) -> None:
         """Hand out what Redis answered: to the writers, and to those here who read along."""
         _, reached, time, *results = answer
-        stored: list[Chunk] = []
-        for append, (count, *places) in zip(group, results, strict=True):
+        fresh: list[NewChunks] = []
+        for append, (count, last_index) in zip(group, results, strict=True):
             if count < 0:
                 _fail([append], self._refusal(count))
                 continue
-            if count:
-                first, *which = places
-                fresh = [append.chunks[place] for place in which] if which else append.chunks
-                stored += [Chunk(n, chunk.text, time) for n, chunk in enumerate(fresh, first)]
+            if (new := append.chunks.after(last_index)) is not None:
+                fresh.append(new)
             if not append.done.done():
                 append.done.set_result(count)
-        if not stored:
+        if not fresh:
             return
         if not sure:
             self.news.look(name)  # first: who reads may have another generation
-        self.on_append(name, stored)
+        count = sum(chunks.count for chunks in fresh)
+        lines = "\n".join(chunks.lines for chunks in fresh)
+        size = sum(chunks.size for chunks in fresh)
+        self.on_append(name, StoredChunks(reached - count, lines, time, count, size))
         self.news.tell(StreamMove(name, reached, False))
 
     def _refusal(self, code: int) -> GatewayError:

@@ -37,10 +37,10 @@ end
 """
 
 # Arguments: the generation that the gateway knows (0: none) and how far it was, a new generation,
-# the most bytes, how long to keep, the gateway; then for each append how many chunks, and for each
-# chunk its writer ('': none), index and text.
+# the most bytes, how long to keep, the gateway; then for each append its writer ('': none), the
+# writer's index of the first chunk, how many there are, and their texts.
 # Answers {0} if what the gateway knows is gone, otherwise the generation, how far it is now, the
-# time, and for each append {how many were new, index of the first, and if not all: which ones};
+# time, and for each append {how many were new, up to which index its writer's were known before};
 # -1: closed, -2: full.
 APPEND = Script(
     _PREAMBLE
@@ -71,34 +71,29 @@ end
 
 local answer, at = {tonumber(generation), 0, time}, 7
 while at <= #ARGV do
-    local count, size, new, ahead = tonumber(ARGV[at]), 0, {}, {}
-    for n = 1, count do
-        local place = at + 3 * n - 2
-        local writer, index = ARGV[place], tonumber(ARGV[place + 1])
-        if writer == '' then
-            new[#new + 1] = n
-        elseif index > (ahead[writer] or last_of(writer)) then
-            ahead[writer] = index
-            new[#new + 1] = n
-        end
-    end
-    for _, n in ipairs(new) do size = size + #ARGV[at + 3 * n] end
-    if #new > 0 and closed then
-        answer[#answer + 1] = {-1}
-    elseif #new > 0 and bytes + size > most then
-        answer[#answer + 1] = {-2}
+    local writer, first, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    local known = writer == '' and -1 or last_of(writer)
+    local skipped = writer == '' and 0 or math.min(count, math.max(0, known + 1 - first))
+    local new, size = count - skipped, 0
+    at = at + 3
+    for place = at + skipped, at + count - 1 do size = size + #ARGV[place] end
+    if new > 0 and closed then
+        answer[#answer + 1] = {-1, known}
+    elseif new > 0 and bytes + size > most then
+        answer[#answer + 1] = {-2, known}
     else
-        local stored = {#new, next}
-        for _, n in ipairs(new) do
+        for place = at + skipped, at + count - 1 do
             next = next + 1
-            redis.call('XADD', log, text(next) .. '-' .. text(time), '', ARGV[at + 3 * n])
-            if #new < count then stored[#stored + 1] = n - 1 end
+            redis.call('XADD', log, text(next) .. '-' .. text(time), '', ARGV[place])
         end
         bytes = bytes + size
-        for writer, index in pairs(ahead) do last[writer] = index; changed[writer] = true end
-        answer[#answer + 1] = stored
+        if new > 0 and writer ~= '' then
+            last[writer] = first + count - 1
+            changed[writer] = true
+        end
+        answer[#answer + 1] = {new, known}
     end
-    at = at + 3 * count + 1
+    at = at + count
 end
 if next > begin then
     local fields = {'generation', generation, 'next', text(next), 'bytes', text(bytes)}

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import orjson
@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runcast.core.chunk import NewChunk, StreamName, check_writer, chunk_text
+from runcast.core.chunk import NewChunks, StreamName, check_writer
 from runcast.core.line_splitter import LineSplitter
 from runcast.core.packet import checked_text
 from runcast.core.run import Run
@@ -118,10 +118,10 @@ async def append_text(call: Call, name: StreamName, text: str) -> None:
     # Official clients name only their requests.
     headers = call.request.headers
     part_id = headers.get("x-part-id", headers.get(REQUEST_KEY))
-    chunk = NewChunk(line.decode())
+    writer = None
     if part_id is not None:
-        chunk = NewChunk(line.decode(), check_writer(f"part:{check_writer(part_id)}"), 0)
-    await call.services.chunks.append(name, [chunk])
+        writer = check_writer(f"part:{check_writer(part_id)}")
+    await call.services.chunks.append(name, NewChunks(line.decode(), writer))
 
 
 async def close_stream(call: Call) -> Response:
@@ -165,29 +165,16 @@ def refuse_finished(run: Run) -> None:
 
 async def _ingest(call: Call, name: StreamName, writer: str | None, index: int) -> None:
     """Store what arrives, until the body ends; a broken connection ends it without a last line."""
-    limits = call.services.limits
-    splitter = LineSplitter(limits.max_chunk_bytes)
-    ingest = Ingest(call.services.chunks, name)
-
-    async def store(lines: Iterable[bytes]) -> None:
-        nonlocal index
-        chunks: list[NewChunk] = []
-        try:
-            for line in lines:
-                text = chunk_text(line, limits.max_chunk_bytes)
-                chunks.append(NewChunk(text, writer, index if writer is not None else None))
-                index += 1
-        finally:  # also when a line is refused: those before it are stored
-            if chunks:
-                await ingest.put(chunks)
-
+    splitter = LineSplitter(call.services.limits.max_chunk_bytes)
+    ingest = Ingest(call.services.chunks, name, writer, index)
     try:
         async with _listening(call) as listening:
             async for data in call.request.stream():
                 listening.heard()
-                if data:
-                    await store(splitter.receive(data))
-        await store(splitter.finish())
+                for lines in splitter.receive(data):
+                    await ingest.put(lines)
+        for lines in splitter.finish():
+            await ingest.put(lines)
     except ClientDisconnect:
         pass
     finally:
