@@ -17,6 +17,7 @@ from runcast.errors import (
 )
 from runcast.postgres.chunk_reads import ChunkReads
 from runcast.postgres.database import Database, Transaction
+from runcast.postgres.presences import Presences
 from runcast.postgres.stream_registry import StreamRegistry
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _KNOWN_STREAMS = 50_000
 _LOCK = """
     SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed,
         (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
-    FROM @schema@.streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
+    FROM @schema@.streams WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE
 """
 # A statement of its own, after the lock: it sees what whoever held the lock before has written.
 _WRITERS = """
@@ -118,7 +119,7 @@ class PostgresChunkLog:
         self._database = database
         self._registry = StreamRegistry(database, max_streams=max_streams)
         self._max_stream_bytes = max_stream_bytes
-        self._lease_seconds = lease_seconds
+        self._presences = Presences(database, lease_seconds=lease_seconds)
         self.on_append: Callable[[StreamName, StoredChunks], None] = lambda name, stored: None
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
         self._reads = ChunkReads(database)
@@ -192,25 +193,9 @@ class PostgresChunkLog:
         """
         stream_id = await self._stream_id(name)
         if connected:
-            await self._database.fetch(
-                """INSERT INTO @schema@.stream_writers (stream_id, writer, open_until)
-                VALUES ($1, $2, now() + make_interval(secs => $3))
-                ON CONFLICT (stream_id, writer) DO UPDATE SET open_until = EXCLUDED.open_until""",
-                stream_id,
-                presence,
-                self._lease_seconds,
-            )
-            return
-        async with self._database.transaction() as transaction:
-            # The stream first: whoever appends locks it before its writers.
-            await transaction.fetch(
-                "UPDATE @schema@.streams SET updated_at = now() WHERE id = $1", stream_id
-            )
-            await transaction.fetch(
-                "DELETE FROM @schema@.stream_writers WHERE stream_id = $1 AND writer = $2",
-                stream_id,
-                presence,
-            )
+            await self._presences.hold(stream_id, presence)
+        else:
+            await self._presences.end(stream_id, presence)
 
     async def close(self, name: StreamName) -> None:
         """Let no more chunks come; closing again changes nothing."""

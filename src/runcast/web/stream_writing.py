@@ -234,8 +234,10 @@ def _refuse_the_ended(call: Call) -> None:
 
 
 async def _hold_open(call: Call, name: StreamName, presence: str) -> None:
+    step = call.services.limits.stream_lease_seconds / _HOLDS_A_LEASE
+    clock = asyncio.get_running_loop().time
     while True:
-        await asyncio.sleep(call.services.limits.stream_lease_seconds / _HOLDS_A_LEASE)
+        await asyncio.sleep(step - clock() % step)  # all at one time, so that they go together
         with contextlib.suppress(BackendError, NotFound):
             await call.services.chunks.hold_open(name, presence, connected=True)
 
