@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from runcast.core.chunk import ChunkPage, NewChunks, StoredChunks, StreamName
 from runcast.errors import (
@@ -16,7 +18,7 @@ from runcast.errors import (
     StreamFull,
 )
 from runcast.postgres.chunk_reads import ChunkReads
-from runcast.postgres.database import Database, Transaction
+from runcast.postgres.database import Contended, Database, Transaction
 from runcast.postgres.presences import Presences
 from runcast.postgres.stream_registry import StreamRegistry
 
@@ -25,10 +27,11 @@ logger = logging.getLogger(__name__)
 _GROUP_BYTES = 8 * 1024 * 1024  # what one commit may carry
 _WAITING_BYTES = 32 * 1024 * 1024  # what may wait for a commit; further appends wait to be taken
 _KNOWN_STREAMS = 50_000
+_KNOWN_TIPS = 10_000
+_KNOWN_WRITERS = 16  # of a stream
 
 _LOCK = """
-    SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed,
-        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now
+    SELECT id, next_index, bytes, closed_at IS NOT NULL AS closed, updated_at
     FROM @schema@.streams WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE
 """
 # A statement of its own, after the lock: it sees what whoever held the lock before has written.
@@ -36,21 +39,30 @@ _WRITERS = """
     SELECT stream_id, writer, last_index FROM @schema@.stream_writers
     WHERE stream_id = ANY($1) AND writer = ANY($2)
 """
+# Only what goes on where its stream was known to end, and is: streams that were written to since,
+# closed or deleted are left out. Whatever is stored moves `updated_at`, also what writers have.
 _WRITE = """
-    WITH stored AS (
+    WITH moved AS (
+        UPDATE @schema@.streams
+        SET next_index = new.first_index + new.count, bytes = streams.bytes + new.size
+        FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::bigint[], $5::bigint[])
+            AS new (id, first_index, updated_at, count, size)
+        WHERE streams.id = new.id AND next_index = new.first_index
+            AND streams.updated_at = new.updated_at AND closed_at IS NULL
+        RETURNING streams.id, new.first_index, streams.updated_at,
+            (extract(epoch FROM streams.updated_at) * 1000)::bigint AS appended_at
+    ), stored AS (
         INSERT INTO @schema@.chunks (stream_id, index, data, created_at)
         SELECT id, first_index + place - 1, line, to_timestamp(appended_at / 1000.0)
-        FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[])
-                AS new (id, first_index, lines, appended_at),
+        FROM moved JOIN unnest($1::bigint[], $6::text[]) AS new (id, lines) USING (id),
             string_to_table(lines, E'\\n') WITH ORDINALITY AS lines (line, place)
-    ), moved AS (
-        UPDATE @schema@.streams SET next_index = new.next_index, bytes = new.bytes
-        FROM unnest($1::bigint[], $5::bigint[], $6::bigint[]) AS new (id, next_index, bytes)
-        WHERE streams.id = new.id
+    ), counted AS (
+        INSERT INTO @schema@.stream_writers (stream_id, writer, last_index)
+        SELECT new.* FROM moved JOIN unnest($7::bigint[], $8::text[], $9::bigint[])
+            AS new (id, writer, last_index) USING (id)
+        ON CONFLICT (stream_id, writer) DO UPDATE SET last_index = EXCLUDED.last_index
     )
-    INSERT INTO @schema@.stream_writers (stream_id, writer, last_index)
-    SELECT * FROM unnest($7::bigint[], $8::text[], $9::bigint[])
-    ON CONFLICT (stream_id, writer) DO UPDATE SET last_index = EXCLUDED.last_index
+    SELECT id, updated_at, appended_at FROM moved
 """
 
 
@@ -66,12 +78,12 @@ class _Append:
 
 @dataclass(slots=True)
 class _Tip:
-    """A stream under its lock: where the next chunk goes, and what comes there."""
+    """The end of a stream, as it was seen there, and what comes next."""
 
-    first_index: int
+    next_index: int
     bytes: int
     closed: bool
-    now: int
+    updated_at: datetime
     writers: dict[str, int] = field(default_factory=dict)
     changed_writers: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
@@ -89,10 +101,26 @@ class _Tip:
             self.changed_writers.add(chunks.writer)
         return count
 
-    def stored(self) -> StoredChunks:
-        """What was added, of all appends together."""
+    def advance(self, updated_at: datetime, appended_at: int) -> StoredChunks:
+        """Go behind what was added: it is stored."""
         lines = "\n".join(self.lines)
-        return StoredChunks(self.first_index, lines, self.now, self.count, self.size)
+        stored = StoredChunks(self.next_index, lines, appended_at, self.count, self.size)
+        self.next_index += self.count
+        self.bytes += self.size
+        self.updated_at = updated_at
+        self.changed_writers.clear()
+        self.lines.clear()
+        self.count = self.size = 0
+        return stored
+
+
+@dataclass(slots=True)
+class _Written:
+    """What became of a group, if it is committed."""
+
+    results: dict[_Append, int | GatewayError]
+    stored: dict[int, StoredChunks]
+    tips: dict[int, _Tip]
 
 
 class PostgresChunkLog:
@@ -100,7 +128,8 @@ class PostgresChunkLog:
     Streams of chunks, durable before they are acknowledged.
 
     Group commit: while one transaction commits, what arrives gathers for the next, so that an idle
-    log answers at once and a busy one commits hundreds of appends together.
+    log answers at once and a busy one commits hundreds of appends together. Where streams go on as
+    this gateway left them that is one statement; otherwise they are locked and looked at first.
 
     Args:
         max_streams: Streams a run may have.
@@ -122,6 +151,7 @@ class PostgresChunkLog:
         self._presences = Presences(database, lease_seconds=lease_seconds)
         self.on_append: Callable[[StreamName, StoredChunks], None] = lambda name, stored: None
         self._ids: OrderedDict[StreamName, int] = OrderedDict()
+        self._tips: dict[int, _Tip] = {}
         self._reads = ChunkReads(database)
         self._waiting: list[_Append] = []
         self._waiting_bytes = 0
@@ -241,6 +271,7 @@ class PostgresChunkLog:
                     async with self._room:
                         self._waiting_bytes -= sum(len(append.chunks.lines) for append in group)
                         self._room.notify_all()
+                await asyncio.sleep(0)  # whoever was answered may have gathered more meanwhile
         finally:
             self._committing = None
             _settle(self._waiting, BackendError("The gateway stopped; append the chunks again."))
@@ -257,37 +288,43 @@ class PostgresChunkLog:
         return group
 
     async def _commit(self, group: list[_Append]) -> None:
-        results, stored = await self._database.retrying(lambda: self._store(group))
-        for append, result in zip(group, results, strict=True):
-            if append.done.done():
-                continue
-            if isinstance(result, GatewayError):
-                append.done.set_exception(result)
-            else:
-                append.done.set_result(result)
-        for name, stream_id in {append.name: append.stream_id for append in group}.items():
-            if stream_id in stored:
-                self.on_append(name, stored[stream_id])
+        """Store a group; what cannot be stored does not hinder the others."""
+        left = group
+        if (tips := self._recall(group)) is not None:
+            with suppress(Contended):  # locks are taken in order then
+                written = await self._write(self._database, group, tips)
+                self._tell(written, [each for each in group if each.stream_id in written.stored])
+                left = [each for each in group if each.stream_id not in written.stored]
+        if left:
+            self._tell(await self._database.retrying(lambda: self._lock_and_write(left)), left)
 
-    async def _store(
-        self, group: list[_Append]
-    ) -> tuple[list[int | GatewayError], dict[int, StoredChunks]]:
-        """Store a group in one transaction; what cannot be stored does not hinder the others."""
+    def _recall(self, group: list[_Append]) -> dict[int, _Tip] | None:
+        """The ends of a group's streams as they were last seen; None: some have to be looked at."""
+        tips: dict[int, _Tip] = {}
+        for append in group:
+            tip, writer = self._tips.get(append.stream_id), append.chunks.writer
+            if tip is None or (writer is not None and writer not in tip.writers):
+                return None
+            tips[append.stream_id] = tip
+        for stream_id in tips:
+            del self._tips[stream_id]  # until it is known what became of them
+        return tips
+
+    async def _lock_and_write(self, group: list[_Append]) -> _Written:
         async with self._database.transaction() as transaction:
             tips = await self._lock(transaction, group)
-            results = [self._place(append, tips.get(append.stream_id)) for append in group]
-            moved = {stream_id: tip for stream_id, tip in tips.items() if tip.lines}
-            stored = {stream_id: tip.stored() for stream_id, tip in moved.items()}
-            if moved:
-                await self._write(transaction, moved, stored)
-        return results, stored
+            return await self._write(transaction, group, tips)
 
     async def _lock(self, transaction: Transaction, group: list[_Append]) -> dict[int, _Tip]:
         ids = sorted({append.stream_id for append in group})
         tips = {
-            row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"], row["now"])
+            row["id"]: _Tip(row["next_index"], row["bytes"], row["closed"], row["updated_at"])
             for row in await transaction.fetch(_LOCK, ids)
         }
+        for stream_id, tip in tips.items():
+            known = self._tips.get(stream_id)
+            if known is not None and known.updated_at == tip.updated_at:
+                tip.writers |= known.writers
         writers = {append.chunks.writer for append in group} - {None}
         if writers:
             for row in await transaction.fetch(_WRITERS, ids, list(writers)):
@@ -311,25 +348,55 @@ class PostgresChunkLog:
         return tip.add(fresh, size)
 
     async def _write(
-        self, transaction: Transaction, moved: dict[int, _Tip], stored: dict[int, StoredChunks]
-    ) -> None:
+        self, door: Database | Transaction, group: list[_Append], tips: dict[int, _Tip]
+    ) -> _Written:
+        """Go on at the tips, where they are still the ends of their streams: only there."""
+        results = {append: self._place(append, tips.get(append.stream_id)) for append in group}
+        moved = {stream_id: tip for stream_id, tip in tips.items() if tip.lines}
         writers = [
             (stream_id, writer, tip.writers[writer])
             for stream_id, tip in moved.items()
-            for writer in sorted(tip.changed_writers)
+            for writer in tip.changed_writers
         ]
-        await transaction.fetch(
+        rows = moved and await door.fetch(
             _WRITE,
             list(moved),
-            [tip.first_index for tip in moved.values()],
-            [each.lines for each in stored.values()],
-            [tip.now for tip in moved.values()],
-            [tip.first_index + tip.count for tip in moved.values()],
-            [tip.bytes + tip.size for tip in moved.values()],
+            [tip.next_index for tip in moved.values()],
+            [tip.updated_at for tip in moved.values()],
+            [tip.count for tip in moved.values()],
+            [tip.size for tip in moved.values()],
+            ["\n".join(tip.lines) for tip in moved.values()],
             [stream_id for stream_id, _, _ in writers],
             [writer for _, writer, _ in writers],
             [last_index for _, _, last_index in writers],
         )
+        stored = {
+            row["id"]: tips[row["id"]].advance(row["updated_at"], row["appended_at"])
+            for row in rows or ()
+        }
+        return _Written(results, stored, tips)
+
+    def _tell(self, written: _Written, appends: Sequence[_Append]) -> None:
+        """Answer these appends, which are durable or refused, and let readers have the chunks."""
+        for append in appends:
+            result = written.results[append]
+            if append.done.done():
+                continue
+            if isinstance(result, GatewayError):
+                append.done.set_exception(result)
+            else:
+                append.done.set_result(result)
+        for name, stream_id in {append.name: append.stream_id for append in appends}.items():
+            if stream_id in written.stored:
+                self._remember(stream_id, written.tips[stream_id])
+                self.on_append(name, written.stored[stream_id])
+
+    def _remember(self, stream_id: int, tip: _Tip) -> None:
+        self._tips.pop(stream_id, None)
+        if len(tip.writers) <= _KNOWN_WRITERS:
+            self._tips[stream_id] = tip
+        while len(self._tips) > _KNOWN_TIPS:
+            del self._tips[next(iter(self._tips))]  # whose last chunk is the oldest
 
     # -- names ----------------------------------------------------------------------------------
 
