@@ -101,6 +101,8 @@ async def test_after_a_failure_they_are_read_one_by_one_for_a_while(
     asked.failure = None
     assert await asked.ask("abc") == ["A", "B", "C"]
     assert asked.reads == ["ab", *reads]
+    await calm()
+    assert bool(asked.over) is (seconds < 0)  # to be remembered for so long
 
 
 async def test_the_pause_of_a_crowd_grows_for_as_long_as_they_come_so_fast() -> None:

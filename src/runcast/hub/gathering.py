@@ -62,6 +62,7 @@ class Gathering(Generic[Question, Answer]):
         self._apart_until = 0.0
         self._beginning: asyncio.Task[None] | None = None
         self._reads: set[asyncio.Task[None]] = set()
+        self._resting: asyncio.TimerHandle | None = None
 
     async def ask(self, question: Question) -> Answer:
         """
@@ -84,6 +85,7 @@ class Gathering(Generic[Question, Answer]):
         for futures in (*self._waiting.values(), *self._reading.values()):
             _fail(futures, error)
         self._waiting.clear()
+        self._reading.clear()
         tasks = [*self._reads, *filter(None, [self._beginning])]
         for task in tasks:
             task.cancel()
@@ -164,8 +166,10 @@ class Gathering(Generic[Question, Answer]):
         """Be forgotten once there is nothing to do, and nothing to remember."""
         if self._waiting or self._beginning or self._reads:
             return
+        if self._resting is not None:
+            self._resting.cancel()
         if self._loop.time() < self._apart_until:
-            self._loop.call_at(self._apart_until, self._rest)
+            self._resting = self._loop.call_at(self._apart_until, self._rest)
         else:
             self._over()
 
