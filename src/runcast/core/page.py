@@ -1,6 +1,6 @@
 """Pages in which runs are read: where one ended, and what it held."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -62,6 +62,9 @@ class ChangePage:
     _parts: dict[Selector, "ChangePage"] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _by_run: dict[str, list[int]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         frames = (RunFrame(change.run) if change.run else None for change in self.changes)
@@ -81,20 +84,34 @@ class ChangePage:
         """What of this page, read from further back, became visible after a position."""
         if position.incarnation != self.position.incarnation:
             return self  # its transaction numbers may be those of others by now
-        return self._part(lambda change: _since(change, position))
+        return self._part(lambda change: _since(change, position), self._all)
 
     def matching(self, selector: Selector) -> "ChangePage":
         """What of this page, read of all runs, is about those that match or matched."""
         part = self._parts.get(selector)
         if part is None:
-            part = self._parts[selector] = self._part(lambda change: _matching(change, selector))
+            places = self._all if selector.run_id is None else self._places_of(selector.run_id)
+            part = self._part(lambda change: _matching(change, selector), places)
+            self._parts[selector] = part
         return part
 
-    def _part(self, part_of: Callable[[RunChange], RunChange | None]) -> "ChangePage":
+    @property
+    def _all(self) -> range:
+        return range(len(self.changes))
+
+    def _places_of(self, run_id: str) -> list[int]:
+        if not self._by_run:  # thousands may ask for a run each
+            for place, change in enumerate(self.changes):
+                self._by_run.setdefault(change.facets.id, []).append(place)
+        return self._by_run.get(run_id, [])
+
+    def _part(
+        self, part_of: Callable[[RunChange], RunChange | None], places: Iterable[int]
+    ) -> "ChangePage":
         found = [
-            (change, frame)
-            for each, frame in zip(self.changes, self.frames, strict=True)
-            if (change := part_of(each)) is not None
+            (change, self.frames[place])
+            for place in places
+            if (change := part_of(self.changes[place])) is not None
         ]
         page = ChangePage(tuple(change for change, _ in found), self.position, self.next)
         # Those that others have encoded already.
