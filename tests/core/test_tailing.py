@@ -89,7 +89,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.0),
-        State.ARMING: (State.ARMING, PACE.unwatched),
+        State.ARMING: (State.ARMING, PACE.quick * 2**PACE.empty_reads),
         State.WATCHING: (State.WATCHING, 0.1),
         State.SLEEPING: (State.SLEEPING, 0.1),
     },
@@ -113,7 +113,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
-        State.ARMING: (State.ARMING, PACE.unwatched),
+        State.ARMING: (State.ARMING, PACE.quick * 2**PACE.empty_reads),
         State.WATCHING: (State.WATCHING, 0.1 + PACE.watch * 1.5),
         State.SLEEPING: (State.SLEEPING, PACE.recheck),
     },
@@ -121,7 +121,7 @@ TABLE: dict[str, dict[State, tuple[State, float]]] = {
         State.LOST: (State.LOST, NOWHERE),
         State.RELIEVED: (State.RELIEVED, NOWHERE),
         State.READING: (State.READING, 0.1 + PACE.quick * 2),
-        State.ARMING: (State.ARMING, PACE.unwatched),
+        State.ARMING: (State.ARMING, PACE.quick * 2**PACE.empty_reads),
         State.WATCHING: (State.SLEEPING, PACE.recheck),
         State.SLEEPING: (State.SLEEPING, PACE.recheck),
     },
@@ -214,8 +214,7 @@ class TestPace:
         while machine.state is State.READING:
             machine.receive_window(0, at(10), 0.0)
             waits.append(machine.wake_at)
-        assert waits[:4] == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4)])
-        assert waits[4:] == [PACE.unwatched]
+        assert waits == pytest.approx([PACE.quick * 2**count for count in (1, 2, 3, 4)])
         assert machine.state is State.ARMING
 
     def test_something_found_begins_the_count_anew(self) -> None:
@@ -293,6 +292,33 @@ class TestLoneChanges:
             machine.receive_window(1, at(12), now)
             assert machine.state is state
         assert machine.wake_at == pytest.approx(now + PACE.quick)
+
+    def test_one_while_others_are_still_in_flight(self) -> None:
+        machine = watching()
+        machine.receive_window(0, at(10, 8), 0.0)
+        states = []
+        for now, position in ((0.05, at(12, 8)), (0.1, at(13))):
+            machine.receive_bell(now)
+            assert machine.next_step(now) is Step.READ
+            machine.receive_window(1, position, now)
+            states.append(machine.state)
+        assert states == [State.WATCHING, State.SLEEPING]
+
+    @pytest.mark.parametrize(
+        ("silence", "last"), [(0.5, State.READING), (PACE.recheck, State.SLEEPING)]
+    )
+    def test_many_in_a_row_wake(self, silence: float, last: State) -> None:
+        """The bell may be all that keeps them from coming faster."""
+        machine = sleeping()
+        states = []
+        for number in range(PACE.lone_changes + 1):
+            now = number * silence
+            machine.receive_armed(lapsed=False, now=now)
+            machine.receive_bell(now)
+            assert machine.next_step(now) is Step.READ
+            machine.receive_window(1, at(12), now)
+            states.append(machine.state)
+        assert states == [State.SLEEPING] * PACE.lone_changes + [last]
 
     def test_a_bell_for_nothing_is_slept_through(self) -> None:
         machine = sleeping()

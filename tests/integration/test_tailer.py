@@ -583,8 +583,8 @@ class TestBell:
                 await super()._arm(connection)
                 Arming.count += 1
 
-        # It takes more than a second without any change to get this one to sleep again.
-        pace = Pace(quick=0.02, unwatched=3, recheck=3600, armed=7200)
+        # It takes more than half a second without any change to get this one to sleep again.
+        pace = Pace(quick=0.04, unwatched=3, recheck=3600, armed=7200)
         async with following(database_url, pace=pace, kind=Arming) as feed:
             await feed.asleep()
             number, armed = 0, -1

@@ -11,10 +11,10 @@ When to read the database's changes, when to ask for a bell, and when to sleep.
     Any state: receive_lost ▶ LOST, receive_relieved ▶ RELIEVED, receive_connected ▶ READING
 
 A busy tailer reads at short intervals and is not rung: writers pay for a NOTIFY only when somebody
-sleeps, so who wakes up lets go of the bell. Who is rung for one change after a long silence reads
-it and sleeps on: the bell is still armed. Transactions that were already in flight when the bell
-was armed may have looked at it before, so the tailer keeps reading, more slowly, until all that the
-first read after the arming saw in flight have ended.
+sleeps, so who wakes up lets go of the bell. Who is rung for one change after a silence reads it and
+sleeps on: the bell is still armed. Transactions that were already in flight when the bell was armed
+may have looked at it before, so the tailer keeps reading, more slowly, until all that the first
+read after the arming saw in flight have ended.
 
 Pure: results and time go in, the next step comes out. Times are seconds of any steady clock.
 """
@@ -54,7 +54,8 @@ class Pace:
     ``busy`` where it found more: a read costs about as much for ten changes as for one. After one
     that found nothing that anybody here waits for, it comes twice as late, each time, up to
     ``unwatched``; after ``empty_reads`` that found nothing at all the bell is armed. A change that
-    comes ``lone`` after the last one does not begin this.
+    comes ``lone`` after the last one does not begin this, unless it is one of more than
+    ``lone_changes`` with no pause as long as ``recheck``: it may be the bell that holds them up.
 
     ``armed`` is how long a bell stays set; it is set again every ``recheck``, and each time a
     read makes sure that nothing was missed.
@@ -64,8 +65,9 @@ class Pace:
     busy: float = 0.005
     unwatched: float = 0.02
     few: int = 3
-    lone: float = 0.05
-    empty_reads: int = 5
+    lone: float = 0.01
+    lone_changes: int = 20
+    empty_reads: int = 4
     watch: float = 0.02
     watch_longest: float = 0.25
     recheck: float = 1.0
@@ -84,6 +86,7 @@ class Tailing:
         "_interval",
         "_is_rung",
         "_is_wanted",
+        "_lone_changes",
         "_suspected_at",
         "_was_rung",
         "is_armed",
@@ -102,6 +105,7 @@ class Tailing:
         self._empty = 0
         self._gap = self.pace.quick
         self._found_at = float("-inf")
+        self._lone_changes = 0
         self._is_rung = False  # since the last read began
         self._was_rung = False  # before that
         self._is_wanted = False
@@ -142,15 +146,9 @@ class Tailing:
         is_wanted, self._is_wanted = self._is_wanted, False
         if self.state in (State.LOST, State.RELIEVED):
             return
-        if found:
-            is_lone = now - self._found_at >= self.pace.lone
-            self._found_at = now
-            if self.state is State.SLEEPING:
-                if self._was_rung and is_lone:
-                    self._sleep_on(now)
-                    return
-                if not (self._was_rung or self._is_rung):
-                    self._suspected_at = now
+        if found and not self._is_lone(now):
+            if self.state is State.SLEEPING and not (self._was_rung or self._is_rung):
+                self._suspected_at = now
             gap = self.pace.quick if found <= self.pace.few else self.pace.busy
             if self.state is State.READING and not is_wanted:
                 gap = max(gap, self._longer_gap())
@@ -213,6 +211,14 @@ class Tailing:
         self._was_rung, self._is_rung = self._is_rung, False
         return Step.READ
 
+    def _is_lone(self, now: float) -> bool:
+        """Tell whether what was found, and rung for, is to be slept through."""
+        silence, self._found_at = now - self._found_at, now
+        if self.state not in (State.WATCHING, State.SLEEPING) or not self._was_rung:
+            return False
+        self._lone_changes = 1 if silence >= self.pace.recheck else self._lone_changes + 1
+        return silence >= self.pace.lone and self._lone_changes <= self.pace.lone_changes
+
     def _sleep_on(self, now: float) -> None:
         """Until the next re-check."""
         self._sleep_until(self._armed_at + self.pace.recheck, now)
@@ -227,5 +233,6 @@ class Tailing:
     def _read_soon(self, at: float) -> None:
         self.state = State.READING
         self._empty = 0
+        self._lone_changes = 0
         self._gap = self.pace.quick
         self.wake_at = at
