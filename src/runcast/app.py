@@ -45,6 +45,7 @@ from runcast.redis.window_relay import RedisWindowRelay
 from runcast.settings import Settings
 from runcast.web.asgi import create_asgi
 from runcast.web.bearer import Bearer
+from runcast.web.direct_polls import DirectPolls
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.listener import listen, url_of
 from runcast.web.metrics import gateway_registry
@@ -215,6 +216,7 @@ class Gateway:
             requests=requests,
             metrics=metrics,
             workers=self._figures,
+            polls=DirectPolls(bearer, requests) if settings.transport == "auto" else None,
         )
         renewals.on_asked = partial(renew_here, self.services)
         self.app = create_asgi(self.services, [websocket_route(self.services), *page_routes])
@@ -291,6 +293,7 @@ class Gateway:
         self._server = Server(
             self.app,
             limits=limits,
+            polls=self.services.polls,
             drain=self.hub.drain,
             cut_off=self._database.terminate,
             on_ready=ready,

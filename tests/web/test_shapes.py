@@ -109,7 +109,7 @@ class Shape:
 
 @pytest.fixture
 async def app(database_url: str) -> AsyncIterator[GatewayApp]:
-    async with running_app(database_url) as running:
+    async with running_app(database_url, key_cache_seconds=60) as running:
         yield running
 
 

@@ -58,6 +58,10 @@ class Admission:
         finally:
             self.left(environment_id)
 
+    def enters_at_once(self, environment_id: str) -> bool:
+        """As `entered`, from what is known; until `left`. False: enter, it may have to ask."""
+        return not self.places.limit or self.places.take(environment_id, _now()) is True
+
     def connected(self, environment_id: str) -> None:
         """Count a connection, which has been let in."""
         if self.places.limit:

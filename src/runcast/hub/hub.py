@@ -350,6 +350,12 @@ class Hub:
             raise GatewayFull("This gateway holds as many connections as it may; try another one.")
         assert self.position is not None
 
+    @property
+    def admits(self) -> bool:
+        """Whether `admit` lets one more connection come."""
+        is_full = len(self.connections) >= self.limits.max_connections
+        return self.following and not self.draining and not is_full
+
     def connect(self, connection: Link) -> None:
         """Look after a connection until it closes."""
         now = self.clock.now()

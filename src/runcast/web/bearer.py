@@ -97,7 +97,7 @@ class Bearer:
             InvalidToken: Neither a known secret key nor a good public access token.
             ExpiredToken: It was good once.
         """
-        digest = hashlib.sha256(token.encode(errors="replace")).digest()
+        digest = _digest(token)
         if (entry := self._verified.get(digest)) and self._clock.now() < entry[1]:
             self._verified.move_to_end(digest)
             return entry[0]
@@ -108,6 +108,19 @@ class Bearer:
             if environment_id is not None:
                 return Grant.for_secret_key(environment_id, digest.hex())
         raise InvalidToken("This is neither a secret key nor a public access token known here.")
+
+    def recall(self, token: str) -> Grant | None:
+        """As `grant_for`, from memory alone; None: ask that, it may refuse."""
+        digest, now = _digest(token), self._clock.now()
+        if (entry := self._verified.get(digest)) and now < entry[1]:
+            self._verified.move_to_end(digest)
+            grant = entry[0]
+        elif looks_like_secret_key(token) and (known := self._keys.known_environment_id(token)):
+            grant = Grant.for_secret_key(known, digest.hex())
+        else:
+            return None
+        is_good = not self._revocations.revokes(grant, now) and not self._revocations.is_stale(now)
+        return grant if is_good else None
 
     async def _verify(self, token: str, digest: bytes) -> Grant:
         environment_id = read_subject(token)
@@ -172,14 +185,23 @@ def _insufficient(action: str, resource: Resource) -> InsufficientScope:
     return InsufficientScope(f'The token does not allow this; it would need the scope "{scope}".')
 
 
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="replace")).digest()
+
+
+def token_of(authorization: str) -> str | None:
+    """Find the token in an Authorization header."""
+    scheme, _, token = authorization.strip().partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
 def _find_token(connection: HTTPConnection, token_in_query: bool) -> str:
     headers = connection.headers.getlist("authorization")
     if len(headers) > 1:
         raise InvalidToken("Send one Authorization header, not several.")
     if headers:
-        scheme, _, token = headers[0].strip().partition(" ")
-        if scheme.lower() == "bearer" and token.strip():
-            return token.strip()
+        if token := token_of(headers[0]):
+            return token
     elif token_in_query and (token := connection.query_params.get("token", "")):
         return token
     raise MissingToken(

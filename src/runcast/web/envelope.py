@@ -48,6 +48,12 @@ _EXPOSED_HEADERS = (
     "electric-schema, electric-cursor, electric-up-to-date, x-stream-version"
 )
 
+_COMMON_HEADERS = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
+    (b"server", b"runcast"),
+)
+
 
 class Envelope:
     """
@@ -71,7 +77,7 @@ class Envelope:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        before = request_id.set(_request_id(scope["headers"]))
+        before = request_id.set(request_id_of(scope["headers"]))
         try:
             if scope["type"] == "http":
                 await self._answer(with_raw_path(scope), receive, send)
@@ -81,7 +87,7 @@ class Envelope:
             request_id.reset(before)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        common = common_headers(scope)
+        common = common_headers(request_id.get())
         later: dict[str, str] = {}
         scope = {**scope, _LATER_HEADERS: later}
         loop = asyncio.get_running_loop()
@@ -120,29 +126,33 @@ class Envelope:
         endpoint = scope.get("endpoint")
         route = getattr(endpoint, "path", "other")
         method = scope["method"] if scope["method"] in _KNOWN_METHODS else "other"
-        self._counts.answered[method, route, f"{status // 100}xx"] += 1
+        note_answer(self._counts, method, route, status, seconds)
         if not getattr(endpoint, "is_stream", False):
             self._counts.seconds[method, route].observe(seconds)
+
+
+def common_headers(request: str | None) -> list[tuple[bytes, bytes]]:
+    """
+    Give the headers that every answer to the request of this id carries.
+
+    For those who write to the connection themselves; all others get them from `Envelope`.
+    """
+    return [*_COMMON_HEADERS, (_REQUEST_ID, (request or "").encode())]
+
+
+def note_answer(
+    counts: RequestCounts, method: str, route: str, status: int, seconds: float
+) -> None:
+    """Count and log an answer, by the template of its address."""
+    counts.answered[method, route, f"{status // 100}xx"] += 1
+    level = logging.WARNING if status >= 500 else logging.DEBUG
+    if logger.isEnabledFor(level):
         logger.log(
-            logging.WARNING if status >= 500 else logging.DEBUG,
+            level,
             "%s %s was answered with %d",
             *(method, route, status),
             extra={"seconds": round(seconds, 4)},
         )
-
-
-def common_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """
-    Give the headers that every answer to this request carries.
-
-    For those who write to the connection themselves; all others get them from `Envelope`.
-    """
-    return [
-        (b"access-control-allow-origin", b"*"),
-        (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
-        (b"server", b"runcast"),
-        (_REQUEST_ID, (request_id.get() or "").encode()),
-    ]
 
 
 def answer_with(scope: Scope, headers: Mapping[str, str]) -> None:
@@ -150,7 +160,8 @@ def answer_with(scope: Scope, headers: Mapping[str, str]) -> None:
     scope[_LATER_HEADERS].update(headers)
 
 
-def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Give the id of a request: its own, if it is fit for logs."""
     for name, value in headers:
         if name == _REQUEST_ID and _SANE_REQUEST_ID.fullmatch(sent := value.decode("latin-1")):
             return sent

@@ -41,10 +41,8 @@ class _Memory(Generic[V]):
 
     async def get(self, key: str, *, max_age_seconds: float | None = None) -> V | None:
         now = self._clock.now()
-        max_age = self._ttl_seconds if max_age_seconds is None else max_age_seconds
-        entry = self._known.get(key)
-        if entry is not None and now < entry[1] + min(max_age, self._ttl_seconds):
-            return entry[0]
+        if (known := self.known(key, max_age_seconds=max_age_seconds)) is not None:
+            return known
         if now < self._unknown.get(key, 0.0):
             return None
         reading = self._readings.get(key)
@@ -54,6 +52,14 @@ class _Memory(Generic[V]):
             self._readings[key] = reading
         # One caller that goes away must not take the answer from the others.
         return await asyncio.shield(reading)
+
+    def known(self, key: str, *, max_age_seconds: float | None = None) -> V | None:
+        """The answer if it need not be read."""
+        max_age = self._ttl_seconds if max_age_seconds is None else max_age_seconds
+        entry = self._known.get(key)
+        if entry is not None and self._clock.now() < entry[1] + min(max_age, self._ttl_seconds):
+            return entry[0]
+        return None
 
     async def _read_and_keep(self, key: str) -> V | None:
         try:
@@ -108,6 +114,10 @@ class KeyDirectory:
     async def environment_id(self, key: str) -> str | None:
         """Give the environment that a secret key authenticates, or None."""
         return await self._environments.get(key)
+
+    def known_environment_id(self, key: str) -> str | None:
+        """As `environment_id`, from memory alone; None: ask that."""
+        return self._environments.known(key)
 
     async def environment_name(self, environment_id: str) -> str:
         """Give what people call an environment; its id, if it is gone."""

@@ -15,11 +15,12 @@ from typing import Any, cast
 import uvicorn
 import websockets.http11
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
+from runcast.web.direct_polls import DirectPoll, DirectPolls
 from runcast.web.handover import EXTENSION
 
 _HEAR_LOOK_SECONDS = 0.01
@@ -41,7 +42,13 @@ _failures.setLevel(logging.WARNING)
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Shows itself to the application, and bounds the head of each request in size and time."""
+    """
+    Shows itself to the application, and bounds the head of each request in size and time.
+
+    Requests that ``polls`` takes never come to the application.
+    """
+
+    polls: DirectPolls | None = None
 
     max_head_bytes = Limits().max_header_bytes
     head_timeout_seconds = 15.0
@@ -65,6 +72,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
+        if isinstance(self.cycle, DirectPoll):
+            self.cycle.client_left()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -88,8 +97,14 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self.max_head_bytes:
             self._refuse_head()
-            return
-        super().on_headers_complete()
+        elif not self._is_taken():
+            super().on_headers_complete()
+
+    def _is_taken(self) -> bool:
+        poll = None if self.polls is None else self.polls.take(self)
+        if poll is not None:
+            self.cycle = cast("RequestResponseCycle", poll)
+        return poll is not None
 
     def on_response_complete(self) -> None:
         # Also for what may be left of the body that nobody read.
@@ -154,6 +169,7 @@ class Server(uvicorn.Server):
 
     Args:
         app: The ASGI application.
+        polls: Takes requests before the application; None: there is nothing to be taken.
         drain: Ends all open connections in bounded time.
         cut_off: Called when requests that go on after that are given up: what they wait for, and
             would clean up, may hang.
@@ -165,13 +181,14 @@ class Server(uvicorn.Server):
         app: ASGIApp,
         *,
         limits: Limits,
+        polls: DirectPolls | None = None,
         drain: Callable[[], Awaitable[None]],
         cut_off: Callable[[], None],
         on_ready: Callable[[], Awaitable[None]] | None = None,
         forwarded_allow_ips: str | None = None,
     ) -> None:
-        bounds = {"max_head_bytes": limits.max_header_bytes}
-        http_class = type("HttpProtocol", (HttpProtocol,), bounds)
+        fixed = {"max_head_bytes": limits.max_header_bytes, "polls": polls}
+        http_class = type("HttpProtocol", (HttpProtocol,), fixed)
         super().__init__(
             uvicorn.Config(
                 app,

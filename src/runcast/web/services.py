@@ -19,6 +19,7 @@ from runcast.ports import (
     WaitpointStore,
 )
 from runcast.web.bearer import Bearer
+from runcast.web.direct_polls import DirectPolls
 from runcast.web.key_directory import KeyDirectory
 from runcast.web.rate_limits import RateLimits
 from runcast.web.request_counts import RequestCounts
@@ -55,3 +56,4 @@ class Services:
     requests: RequestCounts
     metrics: CollectorRegistry
     workers: WorkerFigures | None = None
+    polls: DirectPolls | None = None

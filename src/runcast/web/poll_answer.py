@@ -1,0 +1,315 @@
+"""One poll of an official client: what is asked, how the hub is asked, and what is told."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from runcast.auth.grant import Grant
+from runcast.core.page import Paging
+from runcast.core.position import Position
+from runcast.core.selector import Selector
+from runcast.core.shape import MUST_REFETCH, ShapeFormat, messages_body
+from runcast.core.shape_echo import NOW_OFFSET, Echo, parse_echo, shape_name
+from runcast.core.shape_row import Dialect, shape_schema
+from runcast.core.subscription import Subscription
+from runcast.core.view import View
+from runcast.errors import BackendError, Draining
+from runcast.hub.connection import Connection
+from runcast.hub.form import AudienceKey, Format
+from runcast.hub.hub import Hub
+from runcast.hub.outlet import Outlet
+from runcast.hub.poll import Poll
+from runcast.web.handover import EXTENSION
+from runcast.web.poll_outlet import PollOutlet
+
+_SLICE_BYTES = 64 * 1024
+_COMMON = {"cache-control": "no-store"}
+
+# What clients before 3.3 look for, who do not send `x-trigger-electric-version`.
+_LEGACY_NAMES = {
+    "electric-handle": "electric-shape-id",
+    "electric-offset": "electric-chunk-last-offset",
+    "electric-cursor": "electric-next-cursor",
+    "electric-up-to-date": "electric-chunk-up-to-date",
+}
+
+
+class Shape:
+    """
+    What the requests of one subscription have in common: what is asked for, how, and by whom.
+
+    Args:
+        selector: What is asked for, the bound on creation times as for a new subscription.
+        skip: Columns to leave out.
+        waits: Whether an answer without news is held back.
+        expired_handle: One that must not be given again.
+        legacy: Whether headers are given by their old names as well.
+        route: The template of its address.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        grant: Grant,
+        selector: Selector,
+        dialect: Dialect,
+        skip: frozenset[str],
+        *,
+        waits: bool,
+        expired_handle: str,
+        legacy: bool,
+        route: str,
+    ) -> None:
+        self.hub = hub
+        self.grant = grant
+        self.selector = selector
+        self.dialect = dialect
+        self.skip = skip
+        self.waits = waits
+        self.expired_handle = expired_handle
+        self.legacy = legacy
+        self.route = route
+        self.name = shape_name(selector, grant.scopes)
+        self._key: tuple[float | None, AudienceKey] | None = None  # the last one
+
+    def echo(self, handle: str, offset: str, cursor: str) -> Echo | None:
+        """Where the client stands; None where it has to begin anew."""
+        echo = parse_echo(handle, offset, cursor)
+        if echo is None or echo.shape != self.name:
+            return None
+        return echo if echo.position.database == self.hub.position.database else None
+
+    def beginning(self) -> Echo:
+        """Where a new subscription stands."""
+        return Echo(self.name, letters(), self.selector.created_after, self.hub.position)
+
+    def key(self, echo: Echo, form: Format) -> AudienceKey:
+        """Whose audience it joins: the bound on creation times is the one that it began with."""
+        selector = replace(self.selector, created_after=echo.created_after)
+        return AudienceKey(View(selector, self.grant.permissions), form, ends_with_run=False)
+
+    def key_of_news(self, echo: Echo) -> AudienceKey:
+        """The same for those who wait for news."""
+        if self._key is None or self._key[0] != echo.created_after:
+            form = ShapeFormat(self.dialect, self.skip)
+            self._key = (echo.created_after, self.key(echo, form))
+        return self._key[1]
+
+    def headers(self, found: dict[str, str]) -> dict[str, str]:
+        """Headers of an answer, by the names that the client knows."""
+        if not self.legacy:
+            return _COMMON | found
+        old = {_LEGACY_NAMES[name]: value for name, value in found.items() if name in _LEGACY_NAMES}
+        return _COMMON | found | old
+
+    def must_refetch(self) -> "PollResponse":
+        """Let the client forget what it has and begin anew; its parser wants a list."""
+        headers = self.headers({"electric-handle": self.beginning().handle})
+        return PollResponse([b"[", MUST_REFETCH, b"]"], headers, 409)
+
+
+class PollResponse:
+    """A JSON response in slices, so that a reader who takes nothing can be told from a slow one."""
+
+    def __init__(self, pieces: list[bytes], headers: Mapping[str, str], status: int = 200) -> None:
+        self.status = status
+        self.size = sum(map(len, pieces))
+        self._pieces = pieces
+        self._headers = {
+            "content-type": "application/json",
+            **headers,
+            "content-length": str(self.size),
+        }
+
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """As ASGI has them."""
+        return [(name.encode(), value.encode()) for name, value in self._headers.items()]
+
+    @property
+    def ends_connection(self) -> bool:
+        """Whether no request may follow on the same connection."""
+        return self._headers.get("connection") == "close"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = self.raw_headers
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for data in self.slices():
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def slices(self) -> Iterator[bytes]:
+        """The body."""
+        if self.size <= _SLICE_BYTES:
+            yield b"".join(self._pieces)
+            return
+        waiting = bytearray()
+        for piece in self._pieces:
+            waiting += piece
+            if len(waiting) >= _SLICE_BYTES:
+                yield bytes(waiting)
+                waiting.clear()
+        if waiting:
+            yield bytes(waiting)
+
+
+class PollAnswer:
+    """
+    The answer to one poll: what there is to tell, once there is something or time is up.
+
+    A response that breaks off ends the subscription of an official client for good. So nothing is
+    sent before all of it is there, and what is large is answered in parts, each of its own.
+
+    Args:
+        handle: As the client brought it back.
+        offset: The same.
+        since: What the client has; None: nothing.
+    """
+
+    __slots__ = ("_echo", "_handle", "_offset", "_shape", "_since", "poll")
+
+    def __init__(
+        self, shape: Shape, echo: Echo, handle: str, offset: str, *, since: Position | None
+    ) -> None:
+        self._shape = shape
+        self._echo = echo
+        self._handle = handle
+        self._offset = offset
+        self._since = since
+        self.poll: Poll | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        protocol: Any = scope.get("extensions", {}).get(EXTENSION)
+        outlet = PollOutlet(None if protocol is None else protocol.transport)
+        async with self._shape.hub.admission.entered(self._shape.grant.environment_id):
+            self.ask(outlet)
+        listening = asyncio.ensure_future(_disconnected(receive))
+        listening.add_done_callback(lambda _: outlet.done.set())
+        try:
+            await outlet.done.wait()
+            if not listening.done():
+                outlet.answering = True
+                await self.response(aborted=outlet.aborted)(scope, receive, send)
+        finally:
+            listening.cancel()
+            self.over()
+
+    def ask(self, outlet: Outlet) -> None:
+        """Let the hub look for an answer, which finishes the outlet."""
+        shape, hub, echo = self._shape, self._shape.hub, self._echo
+        since, paging = self._since, echo.paging
+        if since is None:
+            key = shape.key(echo, ShapeFormat(shape.dialect, shape.skip, snapshot=True))
+        else:
+            key = shape.key_of_news(echo)
+        connection = Connection(hub, outlet, kind="poll", form=key.form, grant=shape.grant)
+        machine = Subscription(since=since, paging=paging, limits=hub.limits)
+        waits = shape.waits and since is not None and paging is None
+        if waits and since is not None and hub.is_exactly_at(since):
+            # No need to ask the database: what the changefeed has yet to find ends the waiting.
+            machine.receive_page((), since, None)
+        poll = Poll(connection, key, machine, waits=waits)
+        hub.connect(connection)
+        connection.add(poll)
+        self.poll = poll
+
+    @property
+    def request_id(self) -> str | None:
+        """Of the request that it was asked with."""
+        return None if self.poll is None else self.poll.connection.request_id
+
+    def over(self) -> None:
+        """All is sent, or the client is gone."""
+        if self.poll is not None:
+            self.poll.connection.outlet_closed()
+
+    def response(self, *, aborted: bool) -> PollResponse:
+        """
+        Say what was found.
+
+        Raises:
+            TokenRevoked: The grant was taken back meanwhile.
+            BackendError: Nothing can be said.
+            Draining: The same, for this gateway goes away.
+        """
+        hub, poll = self._shape.hub, self.poll
+        assert poll is not None
+        # A poll may have found something, or waited for a slow client, before it was revoked.
+        hub.revocations.check(self._shape.grant, hub.clock.now())
+        if poll.lost is not None:
+            return self._shape.must_refetch()
+        if aborted:
+            raise BackendError("The runs could not be read; try again.")
+        if poll.position is not None:
+            return self._told(poll, poll.position)
+        if poll.messages and poll.paging is not None:
+            return self._told_a_part(poll, poll.paging)
+        if self._shape.waits and self._since is not None and self._echo.paging is None:
+            return self._nothing(self._echo.position)
+        if self._shape.hub.draining:
+            raise Draining("This gateway is going away; ask again to reach another one.")
+        raise BackendError("The runs could not be read in time; try again.")
+
+    def _told(self, poll: Poll, position: Position) -> PollResponse:
+        """All there is up to a position."""
+        if not poll.messages and self._since is not None and self._echo.paging is None:
+            return self._nothing(position)
+        echo = replace(self._echo, position=position, paging=None)
+        return self._answer(echo, echo.handle, echo.offset, poll.messages)
+
+    def _told_a_part(self, poll: Poll, paging: Paging) -> PollResponse:
+        """As much as fits into one answer; without ``up-to-date`` the client asks on at once."""
+        echo = replace(self._echo, position=paging.first, paging=paging)
+        return self._answer(echo, echo.handle, echo.offset, poll.messages, up_to_date=False)
+
+    def _nothing(self, position: Position) -> PollResponse:
+        """Nothing new up to a position: the client stands where it stood, but for the cursor."""
+        echo, shape = replace(self._echo, position=position), self._shape
+        begins = self._offset == NOW_OFFSET
+        if begins or position.incarnation != self._echo.position.incarnation:
+            return self._answer(echo, echo.handle, echo.offset, [])
+        handle = echo.handle if self._handle == shape.expired_handle else self._handle
+        return self._answer(echo, handle, self._offset, [])
+
+    def _answer(
+        self,
+        echo: Echo,
+        handle: str,
+        offset: str,
+        messages: list[bytes],
+        *,
+        up_to_date: bool = True,
+    ) -> PollResponse:
+        found = standing(echo, handle, offset)
+        shape = self._shape
+        if not shape.waits:
+            found["electric-schema"] = shape_schema(shape.dialect, shape.skip).decode()
+        if up_to_date:
+            found["electric-up-to-date"] = "true"
+        headers = shape.headers(found)
+        if shape.hub.draining:
+            headers["connection"] = "close"  # the next request goes to another gateway
+        return PollResponse(messages_body(messages, up_to_date=up_to_date), headers)
+
+
+def standing(echo: Echo, handle: str, offset: str) -> dict[str, str]:
+    """What a client has to bring back with its next request."""
+    return {
+        "electric-handle": handle,
+        "electric-offset": offset,
+        "electric-cursor": f"{echo.cursor}.{letters()}",
+    }
+
+
+def letters() -> str:
+    """What tells subscriptions, and cursors of one position, apart."""
+    return secrets.token_hex(4)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
