@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from runcast.core.scope import Permissions, compile_scopes
 
 _EVERYTHING = frozenset({"admin"})
+_PERMITS_EVERYTHING = compile_scopes(_EVERYTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Grant:
         """Allow everything in one environment, for as long as the connection lasts."""
         return cls(
             environment_id=environment_id,
-            permissions=compile_scopes(_EVERYTHING),
+            permissions=_PERMITS_EVERYTHING,
             scopes=_EVERYTHING,
             expires_at=None,
             token_hash=token_hash,

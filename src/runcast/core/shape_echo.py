@@ -63,6 +63,10 @@ class Echo:
     position: Position
     paging: Paging | None = None
 
+    def at(self, position: Position, paging: Paging | None = None) -> "Echo":
+        """Where the same subscription stands later."""
+        return Echo(self.shape, self.letters, self.created_after, position, paging)
+
     @property
     def handle(self) -> str:
         """The value of ``electric-handle``."""
@@ -127,20 +131,20 @@ def parse_echo(handle: str, offset: str, cursor: str) -> Echo | None:
     found = _HANDLE.fullmatch(handle) if len(handle) <= _MAX_HANDLE else None
     if found is None:
         return None
-    database, incarnation = int(found["database"]), int(found["incarnation"])
-    position = _offset_position(offset, database, incarnation)
+    database, incarnation, bound, shape, letters, *parts = found.groups()
+    position = _offset_position(offset, int(database), int(incarnation))
     if position is None:
         return None
     newer = _position(cursor.partition(".")[0])
     if newer is not None and _goes_on(newer, position):
         position = newer
+    created_after = int(bound) / 1000 if bound else None
     paging = None
-    if found["run"] is not None:
-        paging = _paging(found["since"], found["first"], found["created"], found["run"])
+    if parts[-1] is not None:
+        paging = _paging(*parts)
         if paging is None:
             return None
-    created_after = int(found["bound"]) / 1000 if found["bound"] else None
-    return Echo(found["shape"], found["letters"], created_after, position, paging)
+    return Echo(shape, letters, created_after, position, paging)
 
 
 def _paging(since: str, first: str, created: str, run_id: str) -> Paging | None:

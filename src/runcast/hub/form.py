@@ -1,7 +1,7 @@
 """What makes two subscribers one audience: what they see, and in which form."""
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from runcast.core.frame import Frame
@@ -33,6 +33,14 @@ class AudienceKey:
     view: View
     form: Format
     ends_with_run: bool
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Looked up several times for each subscriber, and made of a good deal.
+        object.__setattr__(self, "_hash", hash((self.view, self.form, self.ends_with_run)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def large_columns(self) -> frozenset[str]:

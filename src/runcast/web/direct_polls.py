@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from runcast.hub.log_context import request_id
 from runcast.web.bearer import Bearer, token_of
-from runcast.web.envelope import common_headers, note_answer, request_id_of
+from runcast.web.envelope import common_header_lines, note_answer, request_id_of
 from runcast.web.handover import drop
 from runcast.web.poll_answer import PollAnswer, PollResponse, Shape
 from runcast.web.request_counts import RequestCounts
@@ -25,12 +25,14 @@ from runcast.web.responses import error_response
 
 logger = logging.getLogger(__name__)
 
+_MAX_QUESTION_BYTES = 2048  # what is longer goes the usual way each time
 _PLACE = b"/realtime/v1/"
-_BROUGHT = (b"handle", b"offset", b"cursor")
+_BROUGHT = frozenset({b"handle", b"offset", b"cursor"})
 
 # Headers that decide on the answer, and those of requests that are not plain.
 _DECISIVE = frozenset({b"x-trigger-api-version", b"trigger-version", b"x-trigger-electric-version"})
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+_TELLING = _DECISIVE | _UNUSUAL | {b"authorization"}
 
 
 class _Asked(NamedTuple):
@@ -66,6 +68,8 @@ class DirectPolls:
         asked = _read(scope["raw_path"], scope["query_string"], scope["headers"])
         # What is spelled in some other way is not read here.
         if asked is None or asked[2:] != (handle, offset, cursor):
+            return
+        if sum(map(len, asked.question)) > _MAX_QUESTION_BYTES:
             return
         key = (shape.grant.token_hash.encode(), *asked.question)
         self._shapes[key] = shape
@@ -209,12 +213,9 @@ class DirectPoll:
 
     def _head(self, response: PollResponse, request: str | None) -> bytes:
         lines = [STATUS_LINE[response.status]]
-        for name, value in (
-            *self._protocol.server_state.default_headers,
-            *response.raw_headers,
-            *common_headers(request),
-        ):
+        for name, value in self._protocol.server_state.default_headers:
             lines += (name, b": ", value, b"\r\n")
+        lines += (response.header_lines, common_header_lines(request))
         if not (self.keep_alive or response.ends_connection):
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
@@ -226,12 +227,14 @@ class DirectPoll:
         try:
             for data in slices:
                 await protocol.flow.drain()
+                if self._answer is None:
+                    return
                 protocol.transport.write(data)
             await protocol.flow.drain()
         except asyncio.CancelledError:
             protocol.transport.close()
             raise
-        if not self.disconnected:
+        if self._answer is not None:
             self._end(answer)
 
     def _end(self, answer: PollAnswer) -> None:
@@ -261,27 +264,33 @@ def _is_plain(protocol: HttpToolsProtocol) -> bool:
 
 def _read(path: bytes, query: bytes, headers: Iterable[tuple[bytes, bytes]]) -> _Asked | None:
     """Read what is asked; None where it is not told in the usual way."""
+    parts = query.split(b"&")
     rest: list[bytes] = []
     brought: dict[bytes, bytes] = {}
-    for part in query.split(b"&"):
+    for part in parts:
         name, _, value = part.partition(b"=")
-        if name not in _BROUGHT:
-            rest.append(part)
-        elif name in brought or b"%" in value or b"+" in value:
-            return None
-        else:
+        if name == b"token":
+            return None  # nor is one kept as part of a question
+        if name in _BROUGHT:
             brought[name] = value
+        else:
+            rest.append(part)
+    if len(brought) < len(_BROUGHT) or len(rest) + len(brought) < len(parts):
+        return None
     question = [path, b"&".join(rest)]
     authorization: bytes | None = None
     for name, value in headers:
+        if name not in _TELLING:
+            continue
         if name in _DECISIVE:
             question += (name, value)
-        elif name in _UNUSUAL or (name == b"authorization" and authorization is not None):
+        elif name != b"authorization" or authorization is not None:
             return None
-        elif name == b"authorization":
+        else:
             authorization = value
     token = token_of((authorization or b"").decode("latin-1"))
-    if token is None or len(brought) < len(_BROUGHT):
+    cursor = brought[b"cursor"].decode("latin-1")
+    if token is None or "%" in cursor or "+" in cursor:  # in the others nothing is escaped
         return None
-    handle, offset, cursor = (brought[name].decode("latin-1") for name in _BROUGHT)
+    handle, offset = brought[b"handle"].decode("latin-1"), brought[b"offset"].decode("latin-1")
     return _Asked(tuple(question), token, handle, offset, cursor)

@@ -53,6 +53,7 @@ _COMMON_HEADERS = (
     (b"access-control-expose-headers", _EXPOSED_HEADERS.encode()),
     (b"server", b"runcast"),
 )
+_COMMON_LINES = b"".join(b"%b: %b\r\n" % each for each in _COMMON_HEADERS)
 
 
 class Envelope:
@@ -87,7 +88,7 @@ class Envelope:
             request_id.reset(before)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        common = common_headers(request_id.get())
+        common = (*_COMMON_HEADERS, (_REQUEST_ID, (request_id.get() or "").encode()))
         later: dict[str, str] = {}
         scope = {**scope, _LATER_HEADERS: later}
         loop = asyncio.get_running_loop()
@@ -131,13 +132,13 @@ class Envelope:
             self._counts.seconds[method, route].observe(seconds)
 
 
-def common_headers(request: str | None) -> list[tuple[bytes, bytes]]:
+def common_header_lines(request: str | None) -> bytes:
     """
     Give the headers that every answer to the request of this id carries.
 
     For those who write to the connection themselves; all others get them from `Envelope`.
     """
-    return [*_COMMON_HEADERS, (_REQUEST_ID, (request or "").encode())]
+    return b"%b%b: %b\r\n" % (_COMMON_LINES, _REQUEST_ID, (request or "").encode())
 
 
 def note_answer(

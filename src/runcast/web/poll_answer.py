@@ -1,7 +1,7 @@
 """One poll of an official client: what is asked, how the hub is asked, and what is told."""
 
 import asyncio
-import secrets
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -126,9 +126,9 @@ class PollResponse:
         }
 
     @property
-    def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """As ASGI has them."""
-        return [(name.encode(), value.encode()) for name, value in self._headers.items()]
+    def header_lines(self) -> bytes:
+        """The headers as they are sent."""
+        return "".join([f"{name}: {value}\r\n" for name, value in self._headers.items()]).encode()
 
     @property
     def ends_connection(self) -> bool:
@@ -136,7 +136,7 @@ class PollResponse:
         return self._headers.get("connection") == "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = self.raw_headers
+        headers = [(name.encode(), value.encode()) for name, value in self._headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         for data in self.slices():
             await send({"type": "http.response.body", "body": data, "more_body": True})
@@ -258,17 +258,17 @@ class PollAnswer:
         """All there is up to a position."""
         if not poll.messages and self._since is not None and self._echo.paging is None:
             return self._nothing(position)
-        echo = replace(self._echo, position=position, paging=None)
+        echo = self._echo.at(position)
         return self._answer(echo, echo.handle, echo.offset, poll.messages)
 
     def _told_a_part(self, poll: Poll, paging: Paging) -> PollResponse:
         """As much as fits into one answer; without ``up-to-date`` the client asks on at once."""
-        echo = replace(self._echo, position=paging.first, paging=paging)
+        echo = self._echo.at(paging.first, paging)
         return self._answer(echo, echo.handle, echo.offset, poll.messages, up_to_date=False)
 
     def _nothing(self, position: Position) -> PollResponse:
         """Nothing new up to a position: the client stands where it stood, but for the cursor."""
-        echo, shape = replace(self._echo, position=position), self._shape
+        echo, shape = self._echo.at(position), self._shape
         begins = self._offset == NOW_OFFSET
         if begins or position.incarnation != self._echo.position.incarnation:
             return self._answer(echo, echo.handle, echo.offset, [])
@@ -307,7 +307,7 @@ def standing(echo: Echo, handle: str, offset: str) -> dict[str, str]:
 
 def letters() -> str:
     """What tells subscriptions, and cursors of one position, apart."""
-    return secrets.token_hex(4)
+    return f"{random.getrandbits(32):08x}"
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from types import FrameType
 from typing import Any, cast
 
@@ -59,6 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._poll: DirectPoll | None = None  # the last one that was taken
 
     @property
     def is_asking(self) -> bool:
@@ -72,8 +74,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         super().connection_lost(exc)
-        if isinstance(self.cycle, DirectPoll):
-            self.cycle.client_left()
+        if self._poll is not None:
+            self._poll.client_left()
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
@@ -94,17 +96,18 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_head_timer()
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         if size > self.max_head_bytes:
             self._refuse_head()
         elif not self._is_taken():
             super().on_headers_complete()
 
     def _is_taken(self) -> bool:
-        poll = None if self.polls is None else self.polls.take(self)
-        if poll is not None:
-            self.cycle = cast("RequestResponseCycle", poll)
-        return poll is not None
+        if self.polls is None or (poll := self.polls.take(self)) is None:
+            return False
+        self._poll = poll
+        self.cycle = cast("RequestResponseCycle", poll)
+        return True
 
     def on_response_complete(self) -> None:
         # Also for what may be left of the body that nobody read.
