@@ -60,6 +60,7 @@ class Theatre:
                 self._database_url,
                 port=self._port,
                 poll_hold_seconds=_HOLD_SECONDS,
+                key_cache_seconds=60,  # so that most polls are answered past ASGI
                 secret_key_rate=self._secret_key_rate,
                 **self._settings,
             )

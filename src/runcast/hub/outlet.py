@@ -23,7 +23,7 @@ class Outlet(Protocol):
         ...
 
     tier: str
-    """How it writes, for metrics: ``handover`` or ``portable``."""
+    """How it writes, for metrics: ``handover``, ``portable``, or ``poll`` through ASGI."""
 
     def write(self, data: bytes) -> None:
         """Send, or keep until the reader can take it."""

@@ -1,7 +1,7 @@
 """
 Run feeds for official clients: one answer after the other, in the Electric shape protocol.
 
-docs/protocol.md "Official clients: shapes". Nothing is remembered between two requests.
+docs/protocol.md "Official clients: shapes". No answer needs what was remembered of another request.
 """
 
 from collections.abc import Awaitable, Callable
