@@ -219,3 +219,20 @@ async def test_a_token_of_a_new_key_is_good_within_a_second(database_url: str) -
         new = bearing(signed(fresh, {"alg": "HS256"}, claims))
         assert (await gateway.anybody.get("/api/v1/runs", headers=new)).status_code == 200
         assert (await gateway.anybody.get("/api/v1/runs", headers=old)).status_code == 200
+
+
+async def test_what_is_known_need_not_be_read(database_url: str) -> None:
+    async with running_gateway(database_url, limits=Limits(key_cache_seconds=60)) as gateway:
+        tenant, bearer = await gateway.tenant("a"), gateway.services.bearer
+        token, other = tenant.token("read:runs"), tenant.token("read:tags:a", token_id="b")
+        for unknown in (token, tenant.key, "garbage"):
+            assert bearer.recall(unknown) is None
+        for known in (token, tenant.key):
+            assert await bearer.grant_for(known) == bearer.recall(known)
+        grant = bearer.recall(other)  # signed with a key that is known by now
+        assert grant is not None
+        assert grant.scopes == {"read:tags:a"}
+        assert bearer.recall(other[:-4] + "AAAA") is None
+        answer = await tenant.client.post("/api/v1/tokens/revocations", json={"tokenId": "b"})
+        assert answer.status_code == 200
+        assert bearer.recall(other) is None

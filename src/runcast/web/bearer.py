@@ -13,7 +13,7 @@ from runcast.auth.revocation import RevocationBook
 from runcast.auth.token import DEFAULT_MAX_SECONDS, is_public_token, read_subject, verify_token
 from runcast.core.run import Run
 from runcast.core.scope import Resource
-from runcast.errors import AuthError, InsufficientScope, InvalidToken, MissingToken
+from runcast.errors import AuthError, GatewayError, InsufficientScope, InvalidToken, MissingToken
 from runcast.ports import Clock
 from runcast.web.key_directory import KeyDirectory
 
@@ -110,39 +110,49 @@ class Bearer:
         raise InvalidToken("This is neither a secret key nor a public access token known here.")
 
     def recall(self, token: str) -> Grant | None:
-        """As `grant_for`, from memory alone; None: ask that, it may refuse."""
-        digest, now = _digest(token), self._clock.now()
-        if (entry := self._verified.get(digest)) and now < entry[1]:
-            self._verified.move_to_end(digest)
-            grant = entry[0]
-        elif looks_like_secret_key(token) and (known := self._keys.known_environment_id(token)):
-            grant = Grant.for_secret_key(known, digest.hex())
-        else:
+        """As `grant_for`, if nothing has to be read for it; None: ask that, it may refuse."""
+        try:
+            grant = self._recall(token)
+            if grant is not None:
+                self._revocations.check(grant, self._clock.now())
+        except GatewayError:
             return None
-        is_good = not self._revocations.revokes(grant, now) and not self._revocations.is_stale(now)
-        return grant if is_good else None
+        return grant
+
+    def _recall(self, token: str) -> Grant | None:
+        digest = _digest(token)
+        if (entry := self._verified.get(digest)) and self._clock.now() < entry[1]:
+            self._verified.move_to_end(digest)
+            return entry[0]
+        if is_public_token(token):
+            ring = self._keys.known_key_ring(read_subject(token))
+            return None if ring is None else self._verified_by(ring, token, digest)
+        if looks_like_secret_key(token) and (known := self._keys.known_environment_id(token)):
+            return Grant.for_secret_key(known, digest.hex())
+        return None
 
     async def _verify(self, token: str, digest: bytes) -> Grant:
         environment_id = read_subject(token)
         ring = await self._keys.key_ring(environment_id)
-        now = self._clock.now()
         try:
-            grant = self._verified_by(ring, token, now)
+            return self._verified_by(ring, token, digest)
         except InvalidToken:
             # It may be signed with a key that is newer than what is remembered.
             recent = await self._keys.recent_key_ring(environment_id)
             if recent == ring:
                 raise
-            grant = self._verified_by(recent, token, now)
+            return self._verified_by(recent, token, digest)
+
+    def _verified_by(self, ring: KeyRing, token: str, digest: bytes) -> Grant:
+        """Verify a public token, and remember it."""
+        now = self._clock.now()
+        grant = verify_token(token, keys=ring, now=now, max_seconds=self._max_token_seconds)
         assert grant.expires_at is not None
         self._verified[digest] = (grant, min(grant.expires_at, now + self._keys.ttl_seconds))
         self._verified.move_to_end(digest)
         while len(self._verified) > self._max_tokens:
             self._verified.popitem(last=False)
         return grant
-
-    def _verified_by(self, ring: KeyRing, token: str, now: float) -> Grant:
-        return verify_token(token, keys=ring, now=now, max_seconds=self._max_token_seconds)
 
 
 def require(grant: Grant, action: str, *resources: Resource) -> None:

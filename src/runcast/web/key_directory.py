@@ -111,12 +111,16 @@ class KeyDirectory:
         ring = await self._rings.get(environment_id, max_age_seconds=_REFUSAL_SECONDS)
         return ring or KeyRing(environment_id, ())
 
+    def known_key_ring(self, environment_id: str) -> KeyRing | None:
+        """As `key_ring`, if it need not be read."""
+        return self._rings.known(environment_id)
+
     async def environment_id(self, key: str) -> str | None:
         """Give the environment that a secret key authenticates, or None."""
         return await self._environments.get(key)
 
     def known_environment_id(self, key: str) -> str | None:
-        """As `environment_id`, from memory alone; None: ask that."""
+        """As `environment_id`, if it need not be read."""
         return self._environments.known(key)
 
     async def environment_name(self, environment_id: str) -> str:
