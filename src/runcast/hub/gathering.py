@@ -60,8 +60,8 @@ class Gathering(Generic[Question, Answer]):
         self._pause = 0.0
         self._next_at = 0.0
         self._apart_until = 0.0
-        self._beginning: asyncio.Task[None] | None = None
-        self._reads: set[asyncio.Task[None]] = set()
+        self._next: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._resting: asyncio.TimerHandle | None = None
 
     async def ask(self, question: Question) -> Answer:
@@ -86,30 +86,36 @@ class Gathering(Generic[Question, Answer]):
             _fail(futures, error)
         self._waiting.clear()
         self._reading.clear()
-        tasks = [*self._reads, *filter(None, [self._beginning])]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self) -> None:
-        """See to it that what waits is read."""
-        if self._beginning is None:
+        """See to it that there is a next read."""
+        if self._next is None:
             # In a context of its own: it is not of the request that asks first.
-            self._beginning = self._loop.create_task(self._begin_reads(), context=Context())
+            self._next = self._loop.create_task(self._read_next(), context=Context())
+            self._tasks.add(self._next)
+            self._next.add_done_callback(self._ended)
 
-    async def _begin_reads(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(self._next_at - self._loop.time())
-                if self._waiting.keys() <= self._reading.keys():
-                    break
-                await self._slots.acquire()
-                read = self._loop.create_task(self._read_on(self._take()))
-                self._reads.add(read)
-                read.add_done_callback(self._ended)
-        finally:
-            self._beginning = None
-        self._rest()
+    async def _read_next(self) -> None:
+        pause = self._next_at - self._loop.time()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        if not self._anything_to_read:
+            self._next = None
+            return
+        async with self._slots:
+            questions = self._take()
+            self._next = None
+            if self._waiting or self._pause:
+                self._begin()
+            await self._read_on(questions)
+
+    @property
+    def _anything_to_read(self) -> bool:
+        return not self._waiting.keys() <= self._reading.keys()
 
     def _take(self) -> list[Question]:
         """Take what the next read is about, and say when the one after it may begin."""
@@ -154,18 +160,17 @@ class Gathering(Generic[Question, Answer]):
                 if not future.done():  # who asked may have left
                     future.set_result(answers[question])
 
-    def _ended(self, read: asyncio.Task[None]) -> None:
-        self._reads.discard(read)
-        self._slots.release()
-        if self._waiting:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._next is task:  # it was cancelled
+            self._next = None
+        if self._anything_to_read:
             self._begin()
-        else:
+        if not self._tasks:
             self._rest()
 
     def _rest(self) -> None:
-        """Be forgotten once there is nothing to do, and nothing to remember."""
-        if self._waiting or self._beginning or self._reads:
-            return
+        """Be forgotten, unless there is something to remember."""
         if self._resting is not None:
             self._resting.cancel()
         if self._loop.time() < self._apart_until:

@@ -19,7 +19,7 @@ from runcast.core.page import ChangePage, PageKey, SnapshotPart
 from runcast.core.position import Position
 from runcast.core.run import Run
 from runcast.core.selector import Selector
-from runcast.errors import BackendError, InvalidSelector, PositionLost
+from runcast.errors import BackendError, PositionLost
 from runcast.hub.gathering import Answer, Gathering, Question
 from runcast.ports import RunReader
 
@@ -71,9 +71,7 @@ class SharedReads:
 
     async def read_run(self, environment_id: str, run_id: str) -> Run | None:
         """The run, or None where this environment has no such run."""
-        try:
-            Selector(environment_id, run_id=run_id)
-        except InvalidSelector:
+        if not run_id.isascii() or "\0" in run_id:
             return None  # no run has such an id, and nobody else is to fail for it
         return await self._ask(
             ("runs", environment_id),
