@@ -1,8 +1,8 @@
 """What of the driver would lose or double chunks, and does not."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -47,16 +47,31 @@ async def log_in(url: str, **options: Any) -> AsyncIterator[RedisChunkLog]:
         await server.close()
 
 
+@contextmanager
+def paused(redis: RestartableRedis, log: RedisChunkLog) -> Iterator[None]:
+    """Let the server not answer, and nobody wait for it for long; else the machine may be busy."""
+    server = log.writes._server
+    patience = server.answer_seconds
+    redis.pause()
+    server.answer_seconds = 0.1
+    try:
+        yield
+    finally:
+        server.answer_seconds = patience
+        redis.resume()
+
+
 async def test_a_write_whose_answer_is_lost_is_not_repeated(
     restartable_redis: RestartableRedis,
 ) -> None:
     """Chunks without a writer would be doubled by the driver's own retries."""
-    async with log_in(restartable_redis.url, answer_seconds=0.2) as log:
+    async with log_in(restartable_redis.url) as log:
         await log.append(NAME, NewChunks("0"))
-        restartable_redis.pause()
-        with pytest.raises(BackendError, match="does not answer"):
+        with (
+            paused(restartable_redis, log),
+            pytest.raises(BackendError, match="does not answer"),
+        ):
             await log.append(NAME, NewChunks("1"))
-        restartable_redis.resume()
         page = await log.read(NAME, 0, max_chunks=10, max_bytes=1000)
         assert [chunk.text for chunk in page.chunks] == ["0", "1"]
 
@@ -64,17 +79,16 @@ async def test_a_write_whose_answer_is_lost_is_not_repeated(
 async def test_a_write_that_is_done_after_it_was_given_up_is_told(
     restartable_redis: RestartableRedis,
 ) -> None:
-    async with log_in(restartable_redis.url, answer_seconds=0.2) as log:
+    async with log_in(restartable_redis.url) as log:
         moves: list[StreamMove] = []
         log.news.on_move = moves.extend
         log.follow(NAME)
         await until(lambda: len(moves) == 1)
         await log.append(NAME, NewChunks("0", "w", 0))
-        restartable_redis.pause()
-        with pytest.raises(BackendError):
-            await log.append(NAME, NewChunks("1", "w", 1))
-        assert moves[-1] == StreamMove(NAME, None, False)
-        restartable_redis.resume()
+        with paused(restartable_redis, log):
+            with pytest.raises(BackendError):
+                await log.append(NAME, NewChunks("1", "w", 1))
+            assert moves[-1] == StreamMove(NAME, None, False)
         await until(lambda: moves[-1] == StreamMove(NAME, 2, False))
         assert await log.append(NAME, NewChunks("1", "w", 1)) == 0
 
@@ -82,7 +96,7 @@ async def test_a_write_that_is_done_after_it_was_given_up_is_told(
 async def test_a_subscription_may_be_silent_for_longer_than_an_answer(
     restartable_redis: RestartableRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_news, "_PING_SECONDS", 0.3)
+    monkeypatch.setattr(stream_news, "_PING_SECONDS", 1.1)
     heard: list[str] = []
     hear = stream_news._Shard._hear
 
@@ -91,9 +105,9 @@ async def test_a_subscription_may_be_silent_for_longer_than_an_answer(
         hear(shard, message)
 
     monkeypatch.setattr(stream_news._Shard, "_hear", overhear)
-    async with log_in(restartable_redis.url, answer_seconds=0.1) as log:
+    async with log_in(restartable_redis.url, answer_seconds=1) as log:
         log.follow(NAME)
-        await until(lambda: heard.count("pong") >= 3)
+        await until(lambda: "pong" in heard)
         assert heard[0] == "ssubscribe"
         assert heard.count("ssubscribe") == 1
         assert log.news.reconnects == 0
@@ -122,16 +136,18 @@ async def test_a_silent_server_is_given_up(
     """Of a machine that is gone nobody sends an end."""
     monkeypatch.setattr(stream_news, "_PING_SECONDS", 0.1)
     monkeypatch.setattr(stream_news, "_SILENCE_SECONDS", 0.3)
-    async with log_in(restartable_redis.url, answer_seconds=0.2) as log:
+    async with log_in(restartable_redis.url) as log:
         moves: list[StreamMove] = []
         log.news.on_move = moves.extend
         log.follow(NAME)
-        await until(lambda: log.news.connected and len(moves) == 1)
+        await until(lambda: log.news.connected and bool(moves))
         restartable_redis.pause()
-        await until(lambda: log.news.reconnects > 0)
+        reconnects = log.news.reconnects
+        await until(lambda: log.news.reconnects > reconnects)
         assert not log.news.connected
+        told = len(moves)
         restartable_redis.resume()
-        await until(lambda: log.news.connected and len(moves) > 1)
+        await until(lambda: log.news.connected and len(moves) > told)
 
 
 async def test_a_connection_that_was_lost_while_idle_is_noticed_before_its_use(
