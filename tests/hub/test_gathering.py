@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ class Asked:
 
     def __init__(self, slots: int = 1, longest_pause: float = 0, **how: Any) -> None:
         self.reads: list[str] = []
+        self.begun: list[float] = []
         self.holds: list[Hold] = []
         self.failure: BackendError | None = None
         self.left_out: set[str] = set()
@@ -31,6 +33,7 @@ class Asked:
 
     async def _read(self, questions: list[str]) -> Mapping[str, str]:
         self.reads.append("".join(questions))
+        self.begun.append(asyncio.get_running_loop().time())
         if self.holds:
             await self.holds.pop(0).wait()
         if self.failure:
@@ -105,10 +108,13 @@ async def test_after_a_failure_they_are_read_one_by_one_for_a_while(
     assert bool(asked.over) is (seconds < 0)  # to be remembered for so long
 
 
-async def test_the_pause_of_a_crowd_grows_for_as_long_as_they_come_so_fast() -> None:
+async def test_the_next_read_waits_the_longer_for_as_long_as_they_come_so_fast() -> None:
     asked = Asked(longest_pause=0.05)
     pauses = []
     for askers in (2, 3, 3, 3, 4, 3, 3):
         await asked.ask("a" * askers)
         pauses.append(asked.gathering._pause)
     assert pauses == [0, 0.02, 0.04, 0.05, 0.05, 0, 0.02]
+    distances = [after - before for before, after in pairwise(asked.begun)]
+    # At least, that is: whether a machine is slower does not matter.
+    assert all(each > pause - 0.005 for each, pause in zip(distances, pauses, strict=False))

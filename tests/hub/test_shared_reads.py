@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -165,17 +164,30 @@ class TestManyQuestions:
             }
             assert page.position == alone.position
 
-    async def test_this_goes_on_for_as_long_as_they_are_a_crowd(self, runs: ScriptedRuns) -> None:
-        reads = SharedReads(runs, asyncio.Semaphore(2))
+    async def test_this_goes_on_for_as_long_as_they_come(
+        self, runs: ScriptedRuns, reads: SharedReads
+    ) -> None:
         since = self.write(runs)
-        await self.ask(reads, since)
+        holds = [runs.hold_next_read() for _ in range(9)]
+        for hold in holds[:8]:
+            hold.release()
+        many = asyncio.create_task(self.ask(reads, since))
+        await holds[8].reached.wait()
         few = [Selector("env_1", tags=(f"tag_{number}",)) for number in range(3)]
-        for askers, limits in ((few, [500]), (few[:1], [500]), (few, [10] * 3)):
-            before = runs.reads
-            await asyncio.gather(
-                *(reads.read_changes(each, since=since, after=None, limit=10) for each in askers)
+
+        def ask_few() -> "asyncio.Future[list[ChangePage]]":
+            return asyncio.gather(
+                *(reads.read_changes(each, since=since, after=None, limit=10) for each in few)
             )
-            assert runs.limits[before:] == limits
+
+        later = ask_few()
+        await calm()
+        holds[8].release()
+        await asyncio.gather(many, later)
+        assert runs.limits == [*[10] * 8, 500, 500]
+        await calm()
+        await ask_few()
+        assert runs.limits[10:] == [10] * 3
 
     async def test_those_of_other_environments_do_not_make_them_many(
         self, runs: ScriptedRuns, reads: SharedReads
@@ -293,26 +305,6 @@ async def test_a_failure_that_nobody_waits_for_is_silent(
     assert await ask(reads) == []
 
 
-async def test_a_crowd_waits_for_more_of_it(runs: ScriptedRuns) -> None:
-    reads = SharedReads(runs, asyncio.Semaphore(2))
-    loop = asyncio.get_running_loop()
-    begun = [loop.time()]
-    for _ in range(4):
-        await asyncio.gather(*(ask(reads) for _ in range(5)))
-        begun.append(loop.time())
-    distances = [after - before for before, after in pairwise(begun)]
-    assert runs.reads == 4
-    # At least, that is: whether a machine is slower does not matter.
-    assert distances[1] >= 0.015
-    assert distances[2] >= 0.035
-    assert distances[3] >= 0.075
-    # Other environments wait for no crowd but their own, and nobody once it is gone.
-    await ask(reads, Selector("env_2"))
-    await asyncio.gather(ask(reads), ask(reads))
-    await calm()
-    assert not reads._gatherings
-
-
 async def test_closing_gives_up_what_is_read(runs: ScriptedRuns, reads: SharedReads) -> None:
     hold = runs.hold_next_read()
     reading = ask(reads)
@@ -359,6 +351,8 @@ async def test_snapshots_that_wait_at_one_time_are_read_together(
     asked = [ask(reads, selector) for selector in selectors]
     assert await asyncio.gather(*asked) == [[f"run_{number}"] for number in range(40)]
     assert runs.reads == 1
+    await calm()
+    assert not reads._gatherings  # nothing is kept of them
 
 
 async def test_a_thousand_subscribers_that_come_at_once_are_brought_up_to_date_by_few_reads() -> (
