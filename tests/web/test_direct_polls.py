@@ -226,3 +226,15 @@ async def test_what_is_not_plain_goes_the_usual_way(app: GatewayApp) -> None:
             await app.update(run_id, metadata={"n": n})
             assert (await client.answer()).status == 200
         assert not await client.reader.read()
+
+
+async def test_what_fails_goes_the_usual_way(
+    app: GatewayApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(connection: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("once")
+
+    async with poller(app, await app.insert(tags=["a"])) as client:
+        monkeypatch.setattr(app.gateway.hub, "connect", connect)
+        await held(app, client, THROUGH_ASGI)

@@ -104,6 +104,11 @@ class DirectPolls:
         before = request_id.set(request_id_of(protocol.headers))
         try:
             poll.begin()
+        except Exception:
+            # To its client a 400 of uvicorn's would be the end; ASGI answers what can be retried.
+            logger.exception("a poll could not be held")
+            poll.client_left()
+            return None
         finally:
             request_id.reset(before)
             hub.admission.left(grant.environment_id)
@@ -204,7 +209,7 @@ class DirectPoll:
         slices = response.slices()
         first = next(slices)
         protocol.transport.write(self._head(response, answer.request_id) + first)
-        if response.size == len(first):
+        if response.size == len(first) and not protocol.flow.write_paused:
             self._end(answer)
             return
         self._sending = protocol.loop.create_task(self._send(answer, slices))
