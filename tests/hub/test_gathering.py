@@ -108,6 +108,26 @@ async def test_after_a_failure_they_are_read_one_by_one_for_a_while(
     assert bool(asked.over) is (seconds < 0)  # to be remembered for so long
 
 
+async def test_it_is_not_forgotten_while_something_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering_module, "_APART_SECONDS", 0.05)
+    asked = Asked()
+    asked.failure = BackendError("Too slow.")
+    await asyncio.gather(*map(asked.gathering.ask, "ab"), return_exceptions=True)
+    asked.failure = None
+    await calm()
+    hold = asked.hold()
+    reading = asked.ask("c")
+    await hold.reached.wait()
+    resting = asked.gathering._resting
+    assert resting is not None
+    await asyncio.sleep(resting.when() + 0.01 - asyncio.get_running_loop().time())
+    assert asked.over == 0
+    hold.release()
+    assert await reading == ["C"]
+    await calm()
+    assert asked.over == 1
+
+
 async def test_the_next_read_waits_the_longer_for_as_long_as_they_come_so_fast() -> None:
     asked = Asked(longest_pause=0.05)
     pauses = []

@@ -166,13 +166,14 @@ class Gathering(Generic[Question, Answer]):
             self._next = None
         if self._anything_to_read:
             self._begin()
-        if not self._tasks:
-            self._rest()
+        self._rest()
 
     def _rest(self) -> None:
-        """Be forgotten, unless there is something to remember."""
+        """Be forgotten, unless there is something to do or to remember."""
         if self._resting is not None:
             self._resting.cancel()
+        if self._tasks:
+            return
         if self._loop.time() < self._apart_until:
             self._resting = self._loop.call_at(self._apart_until, self._rest)
         else:
