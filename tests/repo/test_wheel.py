@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -30,8 +29,9 @@ def test_wheel_and_sdist_bring_the_page(built_page: Path, tmp_path: Path) -> Non
     wheel = build("wheel", ROOT, tmp_path / "wheel")
     assert page <= set(zipfile.ZipFile(wheel).namelist())
 
-    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
-        archive.extractall(tmp_path, filter="data")
+    archive = build("sdist", ROOT, tmp_path / "sdist")
+    # The module can do this without a warning since Python 3.11.4, and Debian 12 has an older one.
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path], check=True)
     [source] = tmp_path.glob("runcast-*")
     # Nothing of Node.js is needed to install from a source archive.
     again = build("wheel", source, tmp_path / "again", path=str(tmp_path))

@@ -24,7 +24,8 @@ class Balancer:
         client = _Side(self._sides)
 
         def connected() -> None:
-            client.transport.pause_reading()
+            # Only once it is read: until Python 3.11.4 a pause before that came to nothing.
+            asyncio.get_running_loop().call_soon(client.transport.pause_reading)
             task = asyncio.get_running_loop().create_task(self._join(client))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
