@@ -16,6 +16,7 @@ from runcast.core.position import Position
 from runcast.core.relaying import Role
 from runcast.core.tailing import Pace, State
 from runcast.postgres import tailer as tailer_module
+from runcast.postgres.changefeed import KEYS_A_READ
 from runcast.postgres.embedded import start_embedded
 from runcast.postgres.migrate import migrate
 from runcast.postgres.tailer import PostgresTailer
@@ -217,7 +218,7 @@ class TestCommits:
     async def test_a_statement_that_changes_more_runs_than_are_read_at_once(
         self, feed: Following, sql: asyncpg.Connection
     ) -> None:
-        count = 2 * tailer_module._KEYS_A_READ + 500
+        count = 2 * KEYS_A_READ + 500
         await sql.execute(
             "INSERT INTO runs (id, environment_id, task)"
             " SELECT 'run_' || n, 'env_a', 'task' FROM generate_series(1, $1::int) AS n",
@@ -249,7 +250,7 @@ class TestCommits:
         connect: Connect,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(tailer_module, "_KEYS_A_READ", 7)
+        monkeypatch.setattr(tailer_module, "KEYS_A_READ", 7)
         monkeypatch.setattr(tailer_module, "_RUNS_A_READ", 3)
         names = [f"run_{number}" for number in range(50)]
         held = await connect()

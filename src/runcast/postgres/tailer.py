@@ -4,13 +4,12 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from runcast.core.chunk import StreamMove, StreamName
 from runcast.core.histogram import Histogram
 from runcast.core.position import Position
 from runcast.core.run import LARGE_COLUMNS, Departure, RunChange, RunFacets
@@ -19,109 +18,35 @@ from runcast.core.window import Window
 from runcast.errors import BackendError
 from runcast.ports import ChangeSink
 from runcast.postgres.adoption import adopt
+from runcast.postgres.changefeed import (
+    ARM,
+    DISARM,
+    HERE,
+    INCARNATE,
+    KEYS,
+    KEYS_A_READ,
+    ROWS_ALONG,
+    SNAPSHOT,
+    WINDOW,
+    WINDOW_WITH_ROWS,
+    rows_along,
+    select_runs,
+    to_window,
+)
 from runcast.postgres.connection import connected
 from runcast.postgres.listening import LOST, Row, listening
 from runcast.postgres.query_times import QueryTimes
-from runcast.postgres.rows import RUN_BYTES, RowValues, run_columns, to_run
+from runcast.postgres.rows import RowValues, to_run
 
 if TYPE_CHECKING:
     import asyncpg
 
 logger = logging.getLogger(__name__)
 
-_KEYS_A_READ = 5_000  # a window of more changes is read piece by piece
 _RUNS_A_READ = 100
-_ROWS_ALONG = 20  # come with the keys, where so few are expected and somebody waits for them
-_BYTES_ALONG = 8192  # of such a row at most
 _NOTHING_LARGE: frozenset[str] = frozenset()
 _ANSWER_SECONDS = 10.0  # a database that takes longer is given up and connected to anew
 _RETRY_SECONDS = (0.05, 3.0)
-
-_FACETS = "runs.changed_in, id, environment_id, task, tags, batch_id, created_at"
-
-# A stream that moved, in the columns of runs: its run, its key, how far it is, and whether closed.
-_MOVE = "changed_in, run_id, NULL, key, NULL, NULL, NULL, next_index, closed_at IS NOT NULL"
-_LEFT = "changed_in, run_id, environment_id, task, tags, batch_id, created_at, version, deleted"
-_NO_ROW = "NULL::record"
-# A large one is read for those alone who wait for it.
-_SMALL_ROW = f"CASE WHEN {RUN_BYTES} <= {_BYTES_ALONG} THEN ROW({run_columns()}) END"
-
-
-def _new(row: str) -> str:
-    """
-    Read the keys of all runs, departures and streams that became visible since a snapshot.
-
-    Those are at or above its xmax, or of transactions that it listed as in flight. Two index scans
-    each; one OR would make the planner read the table.
-    """
-    # The runs that some of `run_changes` are about: a look-up each, whatever the planner believes.
-    changed = f"""
-        SELECT {_FACETS}, NULL::bigint AS version, false AS deleted, {row} AS row
-        FROM @schema@.run_changes AS change, LATERAL (
-            SELECT * FROM @schema@.runs WHERE runs.id = change.run_id LIMIT 1
-        ) AS runs
-    """
-    return f"""
-        {changed} WHERE change.changed_in >= $1
-        UNION ALL
-        {changed} WHERE change.changed_in = ANY($2)
-        UNION ALL
-        SELECT {_LEFT}, {_NO_ROW} FROM @schema@.departures WHERE changed_in >= $1
-        UNION ALL
-        SELECT {_LEFT}, {_NO_ROW} FROM @schema@.departures WHERE changed_in = ANY($2)
-        UNION ALL
-        SELECT {_MOVE}, {_NO_ROW} FROM @schema@.streams WHERE changed_in >= $1
-        UNION ALL
-        SELECT {_MOVE}, {_NO_ROW} FROM @schema@.streams WHERE changed_in = ANY($2)
-    """
-
-
-_KEYS = _new(_NO_ROW)
-# By the database's clock, and not after the snapshot of the same statement.
-_ASKED_AT = "extract(epoch FROM statement_timestamp())::float8 AS asked_at"
-
-
-def _window_of(new: str, limit: int) -> str:
-    return f"""
-        SELECT here.*, found.*
-        FROM (SELECT pg_current_snapshot()::text AS snapshot, {_ASKED_AT}) AS here
-        LEFT JOIN ({new} LIMIT {limit}) AS found ON true
-    """
-
-
-_WINDOW = _window_of(_KEYS, _KEYS_A_READ + 1)
-_WINDOW_WITH_ROWS = _window_of(_new(_SMALL_ROW), _ROWS_ALONG + 1)
-
-# After a crash of the server its new incarnation gets a number by whoever connects first.
-_INCARNATE = """
-    INSERT INTO @schema@.incarnation (number) VALUES ($1) ON CONFLICT (singleton) DO NOTHING
-"""
-_HERE = f"""
-    SELECT @schema@.database_name() AS database, @schema@.incarnation_number() AS incarnation,
-        pg_current_snapshot()::text AS snapshot, {_ASKED_AT}
-"""
-_SNAPSHOT = "SELECT pg_current_snapshot()::text AS snapshot"
-
-# Setting the value takes a transaction number under the lock of the sequence's page: a writer that
-# looked at the bell before has its number already, and the read that follows sees it in flight.
-# Whether the bell had lapsed is read before it is set again; the order of the two is that of the
-# sub-selects, each of which a volatile function keeps from being moved.
-# For as long as somebody may need the bell there is a shared lock, which ends with its connection.
-_BELL_LOCK = "hashtextextended('runcast bell @schema@', 0)"
-_ARM = f"""
-    SELECT armed.before <= extract(epoch FROM clock_timestamp()) * 1000 AS lapsed,
-           setval('@schema@.bell', (extract(epoch FROM clock_timestamp()) * 1000)::bigint + $1)
-    FROM (
-        SELECT last_value AS before, pg_advisory_lock_shared({_BELL_LOCK}) FROM @schema@.bell
-        OFFSET 0
-    ) AS armed
-"""
-# Our own locks go first: of several that wake at once the last one finds none. Who arms meanwhile
-# waits for its lock, until this statement is over.
-_DISARM = f"""
-    SELECT CASE WHEN pg_try_advisory_xact_lock({_BELL_LOCK}) THEN setval('@schema@.bell', 0) END
-    FROM (SELECT pg_advisory_unlock_all() OFFSET 0) AS ours
-"""
 
 
 @dataclass(slots=True)
@@ -131,44 +56,6 @@ class TailerCounts:
     reads: int = 0
     changes: int = 0
     reconnects: int = 0
-
-
-def _runs(large_columns: frozenset[str]) -> str:
-    """Read runs with some of their large columns."""
-    columns = run_columns(without=LARGE_COLUMNS - large_columns)
-    return f"SELECT {columns} FROM @schema@.runs WHERE id = ANY($1)"
-
-
-def _window(rows: Iterable[Row], before: Position, after: Position) -> Window:
-    """Say in our terms what was read."""
-    runs: list[RunFacets] = []
-    departures: list[Departure] = []
-    moves: list[StreamMove] = []
-    for row in rows:
-        if row["environment_id"] is None:
-            name = StreamName(row["id"], row["task"])
-            moves.append(StreamMove(name, row["version"], row["deleted"]))
-            continue
-        facets = RunFacets(
-            row["environment_id"],
-            row["id"],
-            row["task"],
-            tuple(row["tags"]),
-            row["batch_id"],
-            row["created_at"].timestamp(),
-        )
-        if row["version"] is None:
-            runs.append(facets)
-        else:
-            departures.append(Departure(facets, row["version"], row["changed_in"], row["deleted"]))
-    return Window(before, after, tuple(runs), tuple(departures), tuple(moves))
-
-
-def _rows_along(rows: Sequence[Row]) -> dict[str, RowValues]:
-    """Pick the rows that came with their keys, by the run's id."""
-    if len(rows) > _ROWS_ALONG:
-        return {}
-    return {row["id"]: row["row"] for row in rows if row["row"] is not None}
 
 
 class PostgresTailer:
@@ -205,11 +92,11 @@ class PostgresTailer:
         self._on_restart = on_restart
         self._on_delete = on_delete
         self._machine = Tailing(pace)
-        self._window_sql = self._sql(_WINDOW)
-        self._window_with_rows_sql = self._sql(_WINDOW_WITH_ROWS)
+        self._window_sql = self._sql(WINDOW)
+        self._window_with_rows_sql = self._sql(WINDOW_WITH_ROWS)
         self._expects_few = False  # changes in the next window, and that some are waited for
         self._runs_sql = {
-            columns: self._sql(_runs(columns))
+            columns: self._sql(select_runs(columns))
             for columns in map(frozenset, ((), {"payload"}, {"output"}, {"payload", "output"}))
         }
         self._position: Position | None = None
@@ -333,14 +220,14 @@ class PostgresTailer:
 
     async def _find_place(self, connection: "asyncpg.Connection[Row]") -> None:
         """Begin where the database stands now, or see whether the old place is still one."""
-        await connection.execute(self._sql(_INCARNATE), secrets.randbits(24) + 1)
+        await connection.execute(self._sql(INCARNATE), secrets.randbits(24) + 1)
         began = asyncio.get_running_loop().time()
-        row = await self._fetch_one(connection, _HERE)
+        row = await self._fetch_one(connection, HERE)
         if self._position is not None and self._position.database != row["database"]:
             async with connected(self._url) as patient:
                 await adopt(patient, schema=self._schema)
             began = asyncio.get_running_loop().time()
-            row = await self._fetch_one(connection, _HERE)
+            row = await self._fetch_one(connection, HERE)
         here = Position.from_snapshot(row["database"], row["snapshot"], row["incarnation"])
         before, self._position = self._position, here
         asked_before, self._asked_at = self._asked_at, row["asked_at"]
@@ -380,7 +267,7 @@ class PostgresTailer:
                 rows = await connection.fetch(
                     self._window_with_rows_sql, before.xmax, before.in_flight
                 )
-            if len(rows) <= _ROWS_ALONG:
+            if len(rows) <= ROWS_ALONG:
                 return rows
         with self._times.timed("changefeed window"):
             return await connection.fetch(self._window_sql, before.xmax, before.in_flight)
@@ -394,11 +281,11 @@ class PostgresTailer:
             self._found(Window(before, position))
             self._sink.publish((), position)
             return 0, position
-        if len(rows) > _KEYS_A_READ:
+        if len(rows) > KEYS_A_READ:
             return await self._read_large_window(connection, before)
-        window = _window(rows, before, position)
+        window = to_window(rows, before, position)
         self._found(window)
-        await self._hand_over(connection, window, _rows_along(rows))
+        await self._hand_over(connection, window, rows_along(rows))
         self.counts.changes += len(rows)
         return len(rows), position
 
@@ -408,13 +295,13 @@ class PostgresTailer:
         """Read a window piece by piece, all of it in one snapshot."""
         found = 0
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            row = await self._fetch_one(connection, _SNAPSHOT)
+            row = await self._fetch_one(connection, SNAPSHOT)
             position = Position.from_snapshot(before.database, row["snapshot"], before.incarnation)
             self._found(Window(before, position, whole=False))
-            cursor = await connection.cursor(self._sql(_KEYS), before.xmax, before.in_flight)
-            while rows := await cursor.fetch(_KEYS_A_READ):
+            cursor = await connection.cursor(self._sql(KEYS), before.xmax, before.in_flight)
+            while rows := await cursor.fetch(KEYS_A_READ):
                 # Until all of it is handed over, a client can only resume from before it.
-                await self._hand_over(connection, _window(rows, before, before))
+                await self._hand_over(connection, to_window(rows, before, before))
                 found += len(rows)
                 self.counts.changes += len(rows)
         self._sink.publish((), position)
@@ -433,7 +320,7 @@ class PostgresTailer:
         if deleted := [each.facets.id for each in window.departures if each.deleted]:
             self._on_delete(deleted)
         wanted = self._wanted(window)
-        self._expects_few = bool(wanted) and window.size <= _ROWS_ALONG
+        self._expects_few = bool(wanted) and window.size <= ROWS_ALONG
         run_ids = list(wanted)
         pieces = [
             run_ids[start : start + _RUNS_A_READ] for start in range(0, len(run_ids), _RUNS_A_READ)
@@ -522,12 +409,12 @@ class PostgresTailer:
     async def _arm(self, connection: "asyncpg.Connection[Row]") -> None:
         milliseconds = int(self._machine.pace.armed * 1000)
         with self._times.timed("changefeed bell"):
-            lapsed = bool((await self._fetch_one(connection, _ARM, milliseconds))["lapsed"])
+            lapsed = bool((await self._fetch_one(connection, ARM, milliseconds))["lapsed"])
         self._machine.receive_armed(lapsed=lapsed, now=asyncio.get_running_loop().time())
 
     async def _disarm(self, connection: "asyncpg.Connection[Row]") -> None:
         with self._times.timed("changefeed bell"):
-            await self._fetch_one(connection, _DISARM)
+            await self._fetch_one(connection, DISARM)
         self._machine.receive_disarmed()
 
     async def _fetch_one(
