@@ -7,6 +7,8 @@ from runcast.errors import ConfigurationError
 
 _BACKLOG = 2048
 _SEND_BUFFER_BYTES = 65536  # else the kernel takes megabytes before a stalled reader is noticed
+# Of the time after which a reader counts as stalled: the gateway is to be first, and to count it.
+_KERNEL_PATIENCE = 1.5
 
 # Whether the system spreads connections evenly over sockets that share a port. Processes that
 # share one socket take what they are quick to take: of 1,000 event streams two gateways held
@@ -24,6 +26,7 @@ def listen(
     behind, and the kernel itself drops one that acknowledges nothing.
 
     Args:
+        stall_timeout_seconds: After half as much again the kernel drops who acknowledges nothing.
         shared: More sockets of ours may `join` the port; those of others are kept out as ever.
 
     Raises:
@@ -34,7 +37,7 @@ def listen(
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-        _set_options(listener, int(stall_timeout_seconds * 1000))
+        _set_options(listener, int(stall_timeout_seconds * 1000 * _KERNEL_PATIENCE))
         listener.bind(address)
         if (
             shared and SPREADS
