@@ -148,7 +148,8 @@ class Bearer:
         now = self._clock.now()
         grant = verify_token(token, keys=ring, now=now, max_seconds=self._max_token_seconds)
         assert grant.expires_at is not None
-        self._verified[digest] = (grant, min(grant.expires_at, now + self._keys.ttl_seconds))
+        until = self._keys.key_ring_known_until(ring.environment_id)
+        self._verified[digest] = (grant, min(grant.expires_at, until))
         self._verified.move_to_end(digest)
         while len(self._verified) > self._max_tokens:
             self._verified.popitem(last=False)

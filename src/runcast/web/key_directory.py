@@ -61,6 +61,11 @@ class _Memory(Generic[V]):
             return entry[0]
         return None
 
+    def known_until(self, key: str) -> float:
+        """When the answer is to be read again, in Unix seconds."""
+        entry = self._known.get(key)
+        return 0.0 if entry is None else entry[1] + self._ttl_seconds
+
     async def _read_and_keep(self, key: str) -> V | None:
         try:
             asked_at = self._clock.now()
@@ -88,7 +93,6 @@ class KeyDirectory:
     def __init__(
         self, store: KeyStore, *, clock: Clock, ttl_seconds: float, max_entries: int = 10_000
     ) -> None:
-        self.ttl_seconds = ttl_seconds
         self._rings = _Memory(
             store.read_key_ring, clock=clock, ttl_seconds=ttl_seconds, max_entries=max_entries
         )
@@ -114,6 +118,10 @@ class KeyDirectory:
     def known_key_ring(self, environment_id: str) -> KeyRing | None:
         """As `key_ring`, if it need not be read."""
         return self._rings.known(environment_id)
+
+    def key_ring_known_until(self, environment_id: str) -> float:
+        """When the keys of an environment are to be read again, in Unix seconds."""
+        return self._rings.known_until(environment_id)
 
     async def environment_id(self, key: str) -> str | None:
         """Give the environment that a secret key authenticates, or None."""
