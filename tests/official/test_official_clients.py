@@ -106,6 +106,9 @@ class Theatre:
             await self.app.sql.execute(
                 "UPDATE environment_keys SET expires_at = now() WHERE expires_at IS NOT NULL"
             )
+            # What is remembered of a key counts until the gateway hears of that.
+            bearer = self.app.gateway.services.bearer
+            await until(lambda: bearer.recall(self.app.key) is None)
         elif wish == "move to a copy of the database":
             await self.stop()
             self._database_url = await self._copies.enter_async_context(
