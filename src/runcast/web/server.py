@@ -21,7 +21,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from runcast.auth.token import MAX_TOKEN_LENGTH
 from runcast.core.limits import Limits
-from runcast.web.direct_polls import DirectPoll, DirectPolls
+from runcast.web.direct_poll import DirectPoll
+from runcast.web.direct_polls import DirectPolls
 from runcast.web.handover import EXTENSION
 
 _HEAR_LOOK_SECONDS = 0.01

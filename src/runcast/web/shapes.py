@@ -22,8 +22,9 @@ from runcast.hub.form import Format
 from runcast.hub.subscriber import Subscriber
 from runcast.web.event_stream import EventStream
 from runcast.web.operation import Call
-from runcast.web.poll_answer import PollAnswer, Shape, letters, standing
+from runcast.web.poll_answer import PollAnswer
 from runcast.web.services import Services
+from runcast.web.shape import Shape, letters, standing
 
 
 class ShapeQuery(BaseModel):
