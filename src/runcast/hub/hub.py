@@ -345,7 +345,7 @@ class Hub:
         """
         if self.draining:
             raise Draining("This gateway is going away; reconnect to reach another one.")
-        if len(self.connections) >= self.limits.max_connections:
+        if self._is_full:
             self.counts.refused += 1
             raise GatewayFull("This gateway holds as many connections as it may; try another one.")
         assert self.position is not None
@@ -353,8 +353,11 @@ class Hub:
     @property
     def admits(self) -> bool:
         """Whether `admit` lets one more connection come."""
-        is_full = len(self.connections) >= self.limits.max_connections
-        return self.following and not self.draining and not is_full
+        return self.following and not self.draining and not self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.connections) >= self.limits.max_connections
 
     def connect(self, connection: Link) -> None:
         """Look after a connection until it closes."""

@@ -98,9 +98,8 @@ class Bearer:
             ExpiredToken: It was good once.
         """
         digest = _digest(token)
-        if (entry := self._verified.get(digest)) and self._clock.now() < entry[1]:
-            self._verified.move_to_end(digest)
-            return entry[0]
+        if (remembered := self._remembered(digest)) is not None:
+            return remembered
         if is_public_token(token):
             return await self._verify(token, digest)
         if looks_like_secret_key(token):
@@ -121,15 +120,21 @@ class Bearer:
 
     def _recall(self, token: str) -> Grant | None:
         digest = _digest(token)
-        if (entry := self._verified.get(digest)) and self._clock.now() < entry[1]:
-            self._verified.move_to_end(digest)
-            return entry[0]
+        if (remembered := self._remembered(digest)) is not None:
+            return remembered
         if is_public_token(token):
             ring = self._keys.known_key_ring(read_subject(token))
             return None if ring is None else self._verified_by(ring, token, digest)
         if looks_like_secret_key(token) and (known := self._keys.known_environment_id(token)):
             return Grant.for_secret_key(known, digest.hex())
         return None
+
+    def _remembered(self, digest: bytes) -> Grant | None:
+        entry = self._verified.get(digest)
+        if entry is None or self._clock.now() >= entry[1]:
+            return None
+        self._verified.move_to_end(digest)
+        return entry[0]
 
     async def _verify(self, token: str, digest: bytes) -> Grant:
         environment_id = read_subject(token)
